@@ -1,0 +1,1 @@
+"""Find, decode and write DICOM series."""

@@ -1,0 +1,45 @@
+"""What can go wrong for a user, one class and one exit code each."""
+
+from __future__ import annotations
+
+
+class CtmarError(Exception):
+    """An error that a user can meet and mend; its text is one clear sentence without patient data."""
+
+    exit_code = 1
+
+
+class NoUsableSeriesError(CtmarError):
+    """The source holds no CT series (or case file) that can be used."""
+
+    exit_code = 3
+
+
+class SeveralSeriesError(CtmarError):
+    """The source holds several usable series and none was chosen."""
+
+    exit_code = 4
+
+
+class OutputExistsError(CtmarError):
+    """The output is there already and overwriting was not asked for."""
+
+    exit_code = 5
+
+
+class UnsupportedInputError(CtmarError):
+    """Pixels, geometry or a file that cannot be read or is not supported."""
+
+    exit_code = 6
+
+
+class ModelError(CtmarError):
+    """Weights are missing, damaged, or do not match their card."""
+
+    exit_code = 7
+
+
+class SomeSlicesFailedError(CtmarError):
+    """The work is done, but some slices or cases failed and are listed."""
+
+    exit_code = 8
