@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 REFERENCE_ENERGY_KEV = 70.0
 """Energy at which images are expressed and to which the water correction linearises."""
 
-MU_WATER_PER_MM = 0.0192823
+MU_WATER_PER_MM = 0.0192851
 """Total attenuation of water (1 g/cm3) at 70 keV, mm^-1 (XrayDB, Elam tables; NIST XCOM gives 0.01929)."""
 
 HU_AIR = -1000.0
