@@ -48,7 +48,7 @@ class Projector:
     Notes
     -----
     Every method takes one array or a stack of them and returns the same. A stack is worked in blocks of at most
-    16 slices, so that memory beyond input and output stays at about 16 sinograms and 32 images.
+    32 slices, so that memory beyond input and output stays at about 64 sinograms and 96 images.
     """
 
     def __init__(self, geometry: Geometry, grid: ImageGrid, *, device: str = "auto") -> None:
