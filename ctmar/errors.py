@@ -9,6 +9,12 @@ class CtmarError(Exception):
     exit_code = 1
 
 
+class UsageError(CtmarError):
+    """A setting, a flag or a configuration file that makes no sense."""
+
+    exit_code = 2
+
+
 class NoUsableSeriesError(CtmarError):
     """The source holds no CT series (or case file) that can be used."""
 

@@ -157,7 +157,8 @@ def _flat_scan(geometry: Geometry) -> tuple[FanFlat | Parallel, scipy.sparse.csr
     bins = np.arange(geometry.bins)
     cols = np.stack([low - 1, low, low + 1, low + 2])
     matrix = scipy.sparse.csr_matrix(
-        (taps.ravel(), (np.broadcast_to(bins, cols.shape).ravel(), cols.ravel())), shape=(geometry.bins, flat.bins)
+        (taps.ravel(), (np.broadcast_to(bins, cols.shape).ravel(), cols.ravel())),
+        shape=(geometry.bins, flat.bins),
     )
     return flat, matrix.astype(np.float32)
 

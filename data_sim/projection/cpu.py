@@ -30,7 +30,9 @@ _ROWS_AT_ONCE = 16
 _TILE = 32
 
 _ATAN = np.polynomial.Chebyshev.interpolate(
-    lambda t: np.where(t > 0, np.arctan(np.sqrt(np.maximum(t, 1e-300))) / np.sqrt(np.maximum(t, 1e-300)), 1.0),
+    lambda t: np.where(
+        t > 0, np.arctan(np.sqrt(np.maximum(t, 1e-300))) / np.sqrt(np.maximum(t, 1e-300)), 1.0
+    ),
     9,
     domain=[0, 1],
 ).convert(kind=np.polynomial.Polynomial)

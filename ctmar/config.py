@@ -1,0 +1,188 @@
+"""Settings as frozen dataclasses, filled from TOML files and flags."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ctmar.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How a network is trained (`ctmar train`).
+
+    The paper's own (Zhang & Yu 2018, section III): ``optimiser = "sgd"``, ``epochs = 2000``.
+
+    Parameters
+    ----------
+    arch
+        Architecture, a name in `ctmar.network.ARCHITECTURES`.
+    channels
+        2, 3 or 5 input images, see `ctmar.network.CHANNELS`.
+    path
+        Which images of the case files to learn from: ``raw`` (from the scanner's raw data), ``dicom``
+        (from the stored image, projected again), or ``both``.
+    epochs, batch_size
+        Passes over the training patches; patches a step.
+    optimiser
+        ``adam``, or ``sgd`` with momentum 0.9; with both the learning rate rises briefly, then falls to 0
+        as a cosine.
+    lr
+        Initial learning rate; by default `DEFAULT_LR` of the optimiser.
+    patch, patch_grid
+        Side of the square patches and spacing of the corners they may have, pixels.
+    patches
+        Patches taken from the whole database, training and validation together.
+    hard_fraction
+        Share of the patches that are those with the largest error, in equal parts for every channel.
+    validation_fraction
+        Share of the patients (and of the patches) held back to choose the best weights.
+    exclude_patients
+        Patients that are not read at all, to be evaluated on later.
+    """
+
+    arch: str = "cnn"
+    channels: Literal[2, 3, 5] = 3
+    path: Literal["raw", "dicom", "both"] = "raw"
+    epochs: int = 60
+    batch_size: int = 16
+    optimiser: Literal["adam", "sgd"] = "adam"
+    lr: float | None = None
+    patch: int = 64
+    patch_grid: int = 8
+    patches: int = 10_000
+    hard_fraction: float = 0.6
+    validation_fraction: float = 0.2
+    seed: int = 0
+    exclude_patients: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "patch", "patch_grid", "patches"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.patch % self.patch_grid:
+            raise ValueError(f"patch ({self.patch}) must be a multiple of patch_grid ({self.patch_grid})")
+        if not 0 <= self.hard_fraction <= 1:
+            raise ValueError(f"hard_fraction must lie in 0..1, not {self.hard_fraction}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative, not {self.seed}")
+        if not 0 < self.learning_rate < float("inf"):
+            raise ValueError(f"lr must be positive, not {self.lr}")
+
+    @property
+    def learning_rate(self) -> float:
+        """The initial learning rate."""
+        return DEFAULT_LR[self.optimiser] if self.lr is None else self.lr
+
+
+DEFAULT_LR: Mapping[str, float] = types.MappingProxyType({"adam": 2e-3, "sgd": 0.02})
+"""Initial learning rate of each optimiser."""
+
+
+def load_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file.
+
+    Raises
+    ------
+    UsageError
+        Where the file cannot be read or is not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); check the name given with --config"
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: is not valid TOML: {error}") from None
+
+
+def settings_from(
+    cls: type[T],
+    values: Mapping[str, Any] | None = None,
+    *,
+    overrides: Mapping[str, Any] | None = None,
+    origin: str = "settings",
+) -> T:
+    """Make settings of class `cls` from what a file says and what flags override.
+
+    Parameters
+    ----------
+    cls
+        A dataclass whose fields are int, float, str, bool, Path, Literal, tuple, one of these or None, or
+        another such dataclass.
+    values
+        As `load_toml` gives them; what is missing keeps its default.
+    overrides
+        Win over `values`, except where they are None (a flag that was not given).
+    origin
+        Where the values come from, for messages.
+
+    Raises
+    ------
+    UsageError
+        For an unknown name (with the nearest known one), a value of the wrong type or out of range.
+    """
+    given = {**(values or {}), **{k: v for k, v in (overrides or {}).items() if v is not None}}
+    hints = get_type_hints(cls)
+    known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            raise UsageError(f"{origin}: there is no setting {name!r}; {hint}")
+    converted = {name: _convert(value, hints[name], f"{origin}: {name}") for name, value in given.items()}
+    try:
+        return cls(**converted)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{origin}: {error}") from None
+
+
+def _convert(value: Any, hint: Any, name: str) -> Any:
+    """`value` as the type `hint`, without guessing: only lists to tuples, int to float and str to Path."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        (inner,) = (argument for argument in arguments if argument is not type(None))
+        return None if value is None else _convert(value, inner, name)
+    if origin is Literal:
+        # 1 == True == 1.0, but only the int was meant.
+        if not any(value == choice and type(value) is type(choice) for choice in arguments):
+            raise UsageError(f"{name} must be one of {', '.join(map(str, arguments))}, not {value!r}")
+        return value
+    if origin is tuple:
+        return _convert_tuple(value, arguments, name)
+    if isinstance(hint, type) and is_dataclass(hint) and isinstance(value, Mapping):
+        return settings_from(hint, value, origin=name)
+    return _convert_scalar(value, hint, name)
+
+
+def _convert_tuple(value: Any, arguments: tuple[Any, ...], name: str) -> tuple[Any, ...]:
+    if not isinstance(value, list | tuple):
+        raise UsageError(f"{name} must be a list, not {value!r}")
+    if arguments[-1] is Ellipsis:
+        arguments = arguments[:1] * len(value)
+    if len(value) != len(arguments):
+        raise UsageError(f"{name} must hold {len(arguments)} values, not {len(value)}")
+    return tuple(_convert(item, hint, name) for item, hint in zip(value, arguments, strict=True))
+
+
+def _convert_scalar(value: Any, hint: type, name: str) -> Any:
+    # bool is an int to Python, but "epochs = true" is a mistake.
+    if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
+        return value
+    if hint is float and type(value) is int:
+        return float(value)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    raise UsageError(f"{name} must be of type {hint.__name__}, not {value!r}")

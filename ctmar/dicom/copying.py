@@ -1,0 +1,66 @@
+"""Copy a data set into Explicit VR Little Endian with the bytes of its public attributes as they were."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.dataset import Dataset
+from pydicom.sequence import Sequence as DicomSequence
+from pydicom.tag import BaseTag, Tag
+from pydicom.valuerep import STR_VR
+
+_PIXELS = Tag("PixelData")
+
+
+def copy_public(source: Dataset) -> Dataset:
+    """A deep copy without pixels and private attributes, with the bytes of texts and numbers as they were.
+
+    pydicom would decode and encode every text, which loses characters where Specific Character Set is wrong,
+    and fails on malformed numbers; raw elements are copied through instead.
+    """
+    _, little_endian = source.original_encoding
+    return _copy(source, big_endian=little_endian is False)
+
+
+def _copy(source: Dataset, *, big_endian: bool) -> Dataset:
+    copied = Dataset()
+    for tag in source.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
+        if tag.is_private or tag.element == 0 or tag == _PIXELS or _is_overlay_in_pixels(source, tag):
+            continue
+        raw = _raw_element(source.get_item(tag), big_endian=big_endian)
+        copied[tag] = raw or _parsed_element(source[tag], big_endian=big_endian)
+    # Tells pydicom that raw elements are already in the encoding that is going to be written.
+    copied.set_original_encoding(False, True, copied._character_set)
+    return copied
+
+
+def _raw_element(element: DataElement | RawDataElement | None, *, big_endian: bool) -> RawDataElement | None:
+    """The element unparsed with its VR filled in, or None where it has to be parsed."""
+    if not isinstance(element, RawDataElement) or element.value is None:
+        return None
+    vr = element.VR
+    if vr in (None, "UN") and dictionary_has_tag(element.tag):
+        vr = dictionary_VR(element.tag)
+    if vr in (None, "UN", "SQ") or len(str(vr)) != 2 or (big_endian and vr not in STR_VR):
+        return None
+    if element.tag == Tag("SpecificCharacterSet"):
+        return None
+    return RawDataElement(element.tag, str(vr), element.length, element.value, 0, False, True)
+
+
+def _parsed_element(element: DataElement, *, big_endian: bool) -> DataElement:
+    if element.VR == "SQ":
+        items = [_copy(item, big_endian=big_endian) for item in element.value]
+        return DataElement(element.tag, "SQ", DicomSequence(items))
+    parsed = copy.deepcopy(element)
+    if big_endian and parsed.VR == "OW" and isinstance(parsed.value, bytes):
+        parsed.value = np.frombuffer(parsed.value, ">u2").astype("<u2").tobytes()
+    return parsed
+
+
+def _is_overlay_in_pixels(source: Dataset, tag: BaseTag) -> bool:
+    """Overlays kept in unused bits of the pixels (retired) go with these bits."""
+    return 0x6000 <= tag.group <= 0x60FF and (tag.group, 0x3000) not in source

@@ -1,0 +1,295 @@
+"""Write a corrected slice as a derived CT image: every attribute as found unless there is a reason not to.
+
+PS3.3 section C.7.6.1.1.3 (derivation), C.12.1 (coding schemes), C.7.5.2 (contributing equipment).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import config
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.filewriter import correct_ambiguous_vr, dcmwrite
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    generate_uid,
+)
+
+from ctmar.dicom.copying import copy_public
+from ctmar.dicom.pixels import Slice, to_stored
+from ctmar.dicom.source import optional_number, quiet_pydicom
+
+SERIES_NUMBER_OFFSET = 9000
+IMPLEMENTATION_CLASS_UID = UID("2.25.112055324157437565897465382873835465105")
+"""Of our own, drawn once at random (PS3.5 section B.2)."""
+
+IMPLEMENTATION_VERSION_NAME = "CTMAR"
+MANUFACTURER = "ctmar developers"
+MODEL_NAME = "ctmar"
+
+_MAX_LO = 64
+_MAX_ST = 1024
+_MAX_IS = 2**31 - 1
+
+_EQUIPMENT = (
+    "Manufacturer", "InstitutionName", "StationName", "ManufacturerModelName", "DeviceSerialNumber",
+    "SoftwareVersions", "DateOfLastCalibration", "TimeOfLastCalibration",
+)  # fmt: skip
+"""What describes the scanner and moves into the Contributing Equipment Sequence."""
+
+_REMOVED = (
+    # the scanner's own, in General Equipment
+    "StationName", "DeviceSerialNumber", "DeviceUID", "UDISequence", "GantryID", "DateOfLastCalibration",
+    "TimeOfLastCalibration", "DateOfManufacture", "DateOfInstallation", "InstanceCreatorUID",
+    # pixel values that hold no longer, and planes that one sample per pixel has not
+    "SmallestImagePixelValue", "LargestImagePixelValue", "SmallestPixelValueInSeries",
+    "LargestPixelValueInSeries", "PlanarConfiguration", "IconImageSequence",
+    # signatures of the source
+    "DigitalSignaturesSequence", "MACParametersSequence", "DataSetTrailingPadding",
+    # this series is not what the technologist's procedure step lists
+    "PerformedProcedureStepStartDate", "PerformedProcedureStepStartTime", "PerformedProcedureStepEndDate",
+    "PerformedProcedureStepEndTime", "PerformedProcedureStepStatus", "PerformedProcedureStepID",
+    "PerformedProcedureStepDescription", "PerformedProcedureTypeDescription", "PerformedProtocolCodeSequence",
+    "PerformedStationAETitle", "PerformedStationName", "PerformedLocation", "PerformedSeriesSequence",
+    "CommentsOnThePerformedProcedureStep", "ReferencedPerformedProcedureStepSequence",
+)  # fmt: skip
+
+_LOSSY = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+}
+"""Transfer syntaxes that always lose, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DerivedSeries:
+    """What all slices of one corrected series share.
+
+    Attributes
+    ----------
+    uid
+        The new series instance UID; `new_uid` makes one.
+    description
+        Series description; cut at 64 characters.
+    method
+        Name of the correction.
+    version
+        Version of ctmar.
+    created
+        Date and time of the new series, with its time zone.
+    model_name, model_hash
+        The network and its weights, where the method has one.
+    """
+
+    uid: str
+    description: str
+    method: str
+    version: str
+    created: datetime
+    model_name: str | None = None
+    model_hash: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse times without a zone, which could not be brought to that of the source."""
+        if self.created.tzinfo is None:
+            raise ValueError("created must have a time zone")
+
+
+def new_uid() -> str:
+    """A unique identifier that needs no registered root (2.25., PS3.5 section B.2)."""
+    return str(generate_uid(prefix=None))
+
+
+def derive(source: Slice, corrected_hu: NDArray[np.floating] | None, *, series: DerivedSeries) -> Dataset:
+    """A derived CT image with corrected pixels, or with the source's own where there was nothing to correct.
+
+    Parameters
+    ----------
+    source
+        The slice that was corrected; left as it is.
+    corrected_hu : ndarray, float, (rows, cols), or None
+        Hounsfield units. Pixels equal to ``source.image_hu``, and padding, keep their stored value; the
+        others are rounded and clipped to the source's bits. None carries all pixels through.
+    series
+        What the new series is called and how it came to be.
+
+    Returns
+    -------
+    Dataset
+        Uncompressed, Explicit VR Little Endian, with file meta information; for `write_dataset`.
+
+    Raises
+    ------
+    ValueError
+        If `corrected_hu` has another shape or holds values that are not finite.
+    """
+    with quiet_pydicom():
+        stored = source.stored if corrected_hu is None else to_stored(corrected_hu, source)
+        derived = copy_public(source.dataset)
+        _describe_equipment(derived, source.dataset, series)
+        for keyword in _REMOVED:
+            if keyword in derived:
+                delattr(derived, keyword)
+        _identify(derived, source.dataset, series)
+        _describe_derivation(derived, source.dataset, series, carried=corrected_hu is None)
+        _keep_lossy_flag(derived, source)
+        _set_pixels(derived, stored)
+        correct_ambiguous_vr(derived, True)
+        derived.file_meta = _file_meta(derived)
+    return derived
+
+
+def write_dataset(dataset: Dataset, path: Path) -> None:
+    """Write a data set made by `derive` as a DICOM file.
+
+    Raises
+    ------
+    FileExistsError
+        If there is such a file: nothing is ever overwritten.
+    """
+    with quiet_pydicom(), config.disable_value_validation():
+        dcmwrite(
+            path, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True, overwrite=False
+        )
+
+
+def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
+    contributors = list(derived.get("ContributingEquipmentSequence") or [])
+    purposes = {_code_value(item, "PurposeOfReferenceCodeSequence") for item in contributors}
+    if "109101" not in purposes:
+        scanner = Dataset()
+        for keyword in _EQUIPMENT:
+            if source.get(keyword):
+                scanner.add(copy.deepcopy(source[keyword]))
+        scanner.Manufacturer = scanner.get("Manufacturer") or "Unknown"
+        scanner.PurposeOfReferenceCodeSequence = [_code("109101", "DCM", "Acquisition Equipment")]
+        contributors.append(scanner)
+    processor = Dataset()
+    processor.Manufacturer = MANUFACTURER
+    processor.ManufacturerModelName = MODEL_NAME
+    processor.SoftwareVersions = series.version
+    processor.ContributionDescription = "Metal artifact reduction"
+    processor.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
+    derived.ContributingEquipmentSequence = [*contributors, processor]
+    derived.Manufacturer = MANUFACTURER
+    derived.ManufacturerModelName = MODEL_NAME
+    derived.SoftwareVersions = series.version
+
+
+def _identify(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
+    created = series.created.astimezone(_zone(source))
+    date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    derived.SOPInstanceUID = new_uid()
+    derived.SeriesInstanceUID = series.uid
+    number = int(optional_number(source, "SeriesNumber") or 0)
+    derived.SeriesNumber = min(number + SERIES_NUMBER_OFFSET, _MAX_IS)
+    derived.SeriesDescription = series.description.replace("\\", "/")[:_MAX_LO]
+    for event in ("Series", "Content", "InstanceCreation"):
+        setattr(derived, f"{event}Date", date)
+        setattr(derived, f"{event}Time", time)
+
+
+def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSeries, *, carried: bool) -> None:
+    further = [str(v).strip() for v in _values(source, "ImageType")[3:]]
+    derived.ImageType = ["DERIVED", "SECONDARY", "AXIAL", *further]
+    text = derivation_text(series, carried=carried)
+    earlier = str(source.get("DerivationDescription") or "").strip()
+    derived.DerivationDescription = (f"{text} Source: {earlier}" if earlier else text)[:_MAX_ST]
+    codes = [c for c in derived.get("DerivationCodeSequence") or [] if c.get("CodeValue") != "CTMAR1"]
+    derived.DerivationCodeSequence = [*codes, _code("CTMAR1", "99CTMAR", "Metal artifact reduction")]
+    scheme = Dataset()
+    scheme.CodingSchemeDesignator = "99CTMAR"
+    scheme.CodingSchemeName = "Private codes of ctmar"
+    scheme.CodingSchemeResponsibleOrganization = MANUFACTURER
+    schemes = derived.get("CodingSchemeIdentificationSequence") or []
+    schemes = [s for s in schemes if s.get("CodingSchemeDesignator") != "99CTMAR"]
+    derived.CodingSchemeIdentificationSequence = [*schemes, scheme]
+    image = Dataset()
+    image.ReferencedSOPClassUID = source.SOPClassUID
+    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
+    image.SpatialLocationsPreserved = "YES"
+    image.PurposeOfReferenceCodeSequence = [
+        _code("121322", "DCM", "Source image for image processing operation"),
+    ]
+    derived.SourceImageSequence = [image]
+
+
+def derivation_text(series: DerivedSeries, *, carried: bool) -> str:
+    """The Derivation Description: what was done, with what, and what the image is not for."""
+    model = f", model {series.model_name}" if series.model_name else ""
+    model += f" (sha256 {series.model_hash})" if series.model_hash else ""
+    by = f"ctmar {series.version}, method {series.method}{model}"
+    if carried:
+        return (
+            f"No metal found in this slice: pixels identical to the source. Metal artifact reduction: {by}. "
+            + ("Not for diagnostic use.")
+        )
+    return f"Metal artifact reduction: {by}. Not for diagnostic use."
+
+
+def _keep_lossy_flag(derived: Dataset, source: Slice) -> None:
+    """Flag what comes from a lossy transfer syntax, if the source does not; never reset a flag."""
+    syntax = source.dataset.file_meta.get("TransferSyntaxUID")
+    if syntax not in _LOSSY or derived.get("LossyImageCompression") == "01":
+        return
+    derived.LossyImageCompression = "01"
+    derived.LossyImageCompressionMethod = _LOSSY[syntax]
+    derived.LossyImageCompressionRatio = f"{source.stored.nbytes / len(source.dataset.PixelData):.2f}"
+
+
+def _set_pixels(derived: Dataset, stored: NDArray[np.integer]) -> None:
+    derived.SamplesPerPixel = 1
+    derived.BitsAllocated = 8 * stored.dtype.itemsize
+    derived.HighBit = int(derived.BitsStored) - 1
+    derived.PixelRepresentation = int(np.issubdtype(stored.dtype, np.signedinteger))
+    data = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
+    vr = "OB" if stored.dtype.itemsize == 1 else "OW"
+    derived.add_new("PixelData", vr, data + b"\0" * (len(data) % 2))
+
+
+def _file_meta(derived: Dataset) -> FileMetaDataset:
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = derived.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = derived.SOPInstanceUID
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    return meta
+
+
+def _zone(source: Dataset) -> timezone | None:
+    """The zone that the source's times are in (PS3.3 section C.12.1.1.7), or None for the local one."""
+    offset = str(source.get("TimezoneOffsetFromUTC") or "").strip()
+    if len(offset) != 5 or offset[0] not in "+-" or not offset[1:].isdigit():
+        return None
+    shift = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:]))
+    return timezone(-shift if offset[0] == "-" else shift) if shift < timedelta(hours=24) else None
+
+
+def _code(value: str, scheme: str, meaning: str) -> Dataset:
+    code = Dataset()
+    code.CodeValue = value
+    code.CodingSchemeDesignator = scheme
+    code.CodeMeaning = meaning
+    return code
+
+
+def _code_value(item: Dataset, keyword: str) -> str | None:
+    codes: Sequence[Dataset] = item.get(keyword) or []
+    return str(codes[0].get("CodeValue")) if codes else None
+
+
+def _values(dataset: Dataset, keyword: str) -> list[object]:
+    value = dataset.get(keyword) or []
+    return [value] if isinstance(value, str) else list(value)

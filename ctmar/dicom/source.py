@@ -1,0 +1,253 @@
+"""Where DICOM files come from: a folder, one file, or a zip archive, which is never unpacked to disk."""
+
+from __future__ import annotations
+
+import io
+import logging
+import math
+import os
+import stat
+import struct
+import warnings
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import BinaryIO
+
+import pydicom
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.errors import BytesLengthException
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
+from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
+
+MAX_FILE_BYTES = 256 * 2**20
+"""Largest single file, and largest inflated data set: four times the largest image that is accepted."""
+
+MAX_ARCHIVE_BYTES = 16 * 2**30
+MAX_ARCHIVE_MEMBERS = 20_000
+
+PARSE_ERRORS = (
+    AttributeError,
+    BytesLengthException,
+    EOFError,
+    IndexError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    OverflowError,
+    RecursionError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What pydicom and zipfile raise on damaged or hostile files."""
+
+_HEAD_BYTES = 132
+_EARLIEST_GROUPS = (b"\x02\x00", b"\x08\x00")
+
+
+@dataclass(frozen=True, order=True)
+class SourceFile:
+    """A file on disk, or a member of a zip archive.
+
+    ``member`` is only ever looked up inside the archive, never used as a path.
+    """
+
+    path: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages call the file, with unprintable characters replaced."""
+        name = str(self.path) if self.member is None else f"{self.path}:{self.member}"
+        return "".join(c if c.isprintable() else "?" for c in name)
+
+    def open(self) -> BinaryIO:
+        """Open the file for reading; a member of an archive is inflated into memory first.
+
+        Raises
+        ------
+        UnsupportedInputError
+            If the file is gone, damaged or larger than `MAX_FILE_BYTES`.
+        """
+        try:
+            if self.member is None:
+                if self.path.stat().st_size > MAX_FILE_BYTES:
+                    raise UnsupportedInputError(f"{self.name}: larger than {MAX_FILE_BYTES >> 20} MiB.")
+                return self.path.open("rb")
+            with zipfile.ZipFile(self.path) as archive:
+                return _inflate(archive, archive.getinfo(self.member))
+        except (OSError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+            raise UnsupportedInputError(
+                f"{self.name}: cannot be opened ({type(error).__name__}); fetch it again from its source."
+            ) from error
+
+
+def contents(source: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:
+    """Every file of a folder (recursively), a file, or a zip archive, in the order of their names.
+
+    Yields
+    ------
+    file, stream
+        The stream is open at its start and closed by this generator; in its place stands a sentence
+        without a stop for what is not a DICOM file or cannot be read.
+
+    Raises
+    ------
+    NoUsableSeriesError
+        If there is no such file or folder.
+    UnsupportedInputError
+        If a zip archive is damaged or too large.
+    """
+    if source.is_dir():
+        yield from _folder(source)
+    elif not source.exists():
+        raise NoUsableSeriesError(f"{source}: no such file or folder.")
+    elif _is_zip(source):
+        yield from _archive(source)
+    else:
+        yield _single(source)
+
+
+def read_dataset(stream: BinaryIO, *, tags: list[str] | None = None) -> FileDataset:
+    """Parse a DICOM file; with `tags`, only these attributes and nothing from the pixels on.
+
+    Raises
+    ------
+    One of `PARSE_ERRORS`
+        If the file is damaged, or inflates to more than `MAX_FILE_BYTES`.
+    """
+    _check_deflated(stream)
+    with quiet_pydicom():
+        return pydicom.dcmread(stream, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+
+
+def optional_number(dataset: Dataset, keyword: str) -> float | None:
+    """A numeric attribute that can be done without, or None where it is absent, malformed or several."""
+    try:
+        number = float(dataset[keyword].value)
+    except (KeyError, OverflowError, TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+@contextmanager
+def quiet_pydicom() -> Iterator[None]:
+    """Keep pydicom's warnings to itself: odd values are common and harmless, and its texts quote them."""
+    logger = logging.getLogger("pydicom")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.disabled = before
+
+
+def _folder(folder: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:
+    for root, folders, names in os.walk(folder):
+        folders.sort()
+        for name in sorted(names):
+            file, stream = _single(Path(root, name))
+            yield file, stream
+            if not isinstance(stream, str):
+                stream.close()
+
+
+def _single(path: Path) -> tuple[SourceFile, BinaryIO | str]:
+    file = SourceFile(path)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            return file, "not a regular file"
+        stream = file.open()
+        head = stream.read(_HEAD_BYTES)
+    except (OSError, UnsupportedInputError):
+        return file, f"cannot be opened or is larger than {MAX_FILE_BYTES >> 20} MiB"
+    if not _looks_like_dicom(head):
+        stream.close()
+        return file, "a zip archive inside a folder" if head[:4] == b"PK\x03\x04" else "not a DICOM file"
+    stream.seek(0)
+    return file, stream
+
+
+def _archive(path: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
+        raise UnsupportedInputError(
+            f"{path}: the zip archive is damaged; download or pack it again."
+        ) from error
+    with archive:
+        members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
+        if len(members) > MAX_ARCHIVE_MEMBERS or sum(m.file_size for m in members) > MAX_ARCHIVE_BYTES:
+            raise UnsupportedInputError(
+                f"{path}: more than {MAX_ARCHIVE_MEMBERS} files or {MAX_ARCHIVE_BYTES >> 30} GiB in one zip "
+                "archive; unpack the series that is meant and give its folder."
+            )
+        for member in members:
+            file = SourceFile(path, member.filename)
+            if _leaves_archive(member.filename):
+                yield file, "its name points outside the archive"
+                continue
+            try:
+                with archive.open(member) as stream:
+                    head = stream.read(_HEAD_BYTES)
+                yield file, _inflate(archive, member) if _looks_like_dicom(head) else "not a DICOM file"
+            except (*PARSE_ERRORS, RuntimeError):  # RuntimeError: encrypted
+                yield file, "a damaged, encrypted or too large member of the archive"
+
+
+def _inflate(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BytesIO:
+    # zipfile stops at the size the directory declares, so a declared size within bounds binds.
+    if member.file_size > MAX_FILE_BYTES:
+        raise zipfile.BadZipFile("too large")
+    return io.BytesIO(archive.read(member))
+
+
+def _leaves_archive(name: str) -> bool:
+    windows = PureWindowsPath(name)
+    return ".." in windows.parts or bool(windows.anchor) or PurePosixPath(name).is_absolute()
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        with path.open("rb") as stream:
+            return not _looks_like_dicom(stream.read(_HEAD_BYTES)) and zipfile.is_zipfile(stream)
+    except OSError:
+        return False
+
+
+def _looks_like_dicom(head: bytes) -> bool:
+    """PS3.10 section 7.1; also old files without preamble, which begin with group 0008 (or 0002) at once."""
+    if head[128:132] == b"DICM":
+        return True
+    explicit = head[4:6].isalpha() and head[4:6].isupper()
+    implicit = head[6:8] == b"\x00\x00"
+    return len(head) == _HEAD_BYTES and head[:2] in _EARLIEST_GROUPS and (explicit or implicit)
+
+
+def _check_deflated(stream: BinaryIO) -> None:
+    """Refuse a deflated data set (PS3.5 section A.5) that would inflate beyond `MAX_FILE_BYTES`."""
+    head = stream.read(4096)
+    stream.seek(0)
+    # The file meta group says its own length in its first element (PS3.10 table 7.1-1).
+    start = 144 + int.from_bytes(head[140:144], "little")
+    if head[128:132] != b"DICM" or str(DeflatedExplicitVRLittleEndian).encode() not in head[:start]:
+        return
+    stream.seek(start)
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    inflated = 0
+    chunk = stream.read(65536)
+    while chunk and not inflater.eof:
+        inflated += len(inflater.decompress(chunk, 2**22))
+        if inflated > MAX_FILE_BYTES:
+            raise ValueError("inflates beyond bounds")
+        chunk = inflater.unconsumed_tail or stream.read(65536)
+    stream.seek(0)

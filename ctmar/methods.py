@@ -1,0 +1,188 @@
+"""The methods by name, for a batch of slices of one geometry.
+
+Every method yields a corrected sinogram p', and the image is ``uncorrected + FBP(p' - p)``. For raw data, where the
+uncorrected image is FBP(p), that is FBP(p') by linearity. For a DICOM image, whose sinogram is its own
+reprojection, it keeps the image's texture and sharpness, which a reconstruction of the reprojection would lose.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctmar.beam_hardening import correct_beam_hardening
+from ctmar.interpolation import interpolate_trace
+from ctmar.nmar import nmar_prior, normalized_interpolation
+from ctmar.prior import tissue_prior
+from ctmar.replacement import insert_metal, replace_trace
+from ctmar.segmentation import dilate, metal_path_mm, metal_trace
+from data_sim.projection import Projector
+from data_sim.units import hu_to_mu
+
+METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn", "cnn-mar")
+"""In the order of the paper's tables."""
+
+DEFAULT_METHOD = "cnn-mar"
+
+Stack = NDArray[np.float32]
+
+
+class Restorer(Protocol):
+    """A network as the methods see it."""
+
+    channels: tuple[str, ...]
+
+    def __call__(self, images_hu: Mapping[str, Stack], metal: NDArray[np.bool_]) -> Stack:
+        """Artifact-reduced images in HU from the images named in `channels`, all (slices, rows, cols)."""
+        ...
+
+
+class Correction:
+    """One batch of slices with all that the methods share, each part computed once, when first needed.
+
+    Parameters
+    ----------
+    sinogram : float32 (slices, views, bins)
+        Water-corrected line integrals.
+    uncorrected_hu : float32 (slices, rows, cols)
+    metal : bool (slices, rows, cols)
+    projector : of the sinogram's geometry and the images' grid
+    mu_water_per_mm : attenuation that is 0 HU
+    restorer : the network, needed for "cnn" and "cnn-mar"
+    known : images in HU by method name that need not be computed again
+    """
+
+    def __init__(
+        self,
+        sinogram: Stack,
+        uncorrected_hu: Stack,
+        metal: NDArray[np.bool_],
+        projector: Projector,
+        *,
+        mu_water_per_mm: float,
+        restorer: Restorer | None = None,
+        known: Mapping[str, Stack] | None = None,
+    ) -> None:
+        if sinogram.ndim != 3 or uncorrected_hu.shape != metal.shape or len(sinogram) != len(metal):
+            raise ValueError("sinogram, image and metal must be stacks of as many slices")
+        self.sinogram = sinogram
+        self.uncorrected_hu = uncorrected_hu
+        self.metal = metal
+        self.projector = projector
+        self.mu_water_per_mm = mu_water_per_mm
+        self.restorer = restorer
+        self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
+
+    @classmethod
+    def of_image(
+        cls,
+        image_hu: Stack,
+        metal: NDArray[np.bool_],
+        projector: Projector,
+        *,
+        mu_water_per_mm: float,
+        restorer: Restorer | None = None,
+        known: Mapping[str, Stack] | None = None,
+    ) -> Correction:
+        """The correction of images without raw data: their reprojection stands in for the measurement."""
+        sinogram = projector.forward(hu_to_mu(image_hu, mu_water_per_mm))
+        return cls(
+            sinogram,
+            image_hu,
+            metal,
+            projector,
+            mu_water_per_mm=mu_water_per_mm,
+            restorer=restorer,
+            known=known,
+        )
+
+    @cached_property
+    def path_mm(self) -> Stack:
+        """Path length in metal (slices, views, bins); the mask is grown by one pixel to hold its blurred edge."""
+        return metal_path_mm(dilate(self.metal), self.projector)
+
+    @cached_property
+    def trace(self) -> NDArray[np.bool_]:
+        """The metal trace (slices, views, bins)."""
+        return metal_trace(self.path_mm)
+
+    @cached_property
+    def li_sinogram(self) -> Stack:
+        """LI of the sinogram."""
+        return interpolate_trace(self.sinogram, self.trace)
+
+    def images(self, methods: Iterable[str]) -> dict[str, Stack]:
+        """Corrected images in HU by method name, each (slices, rows, cols), with the metal in place."""
+        return {name: self.image(name) for name in methods}
+
+    def image(self, method: str) -> Stack:
+        """The images of one method, see `images`.
+
+        Raises
+        ------
+        ValueError
+            For an unknown method, or for one that needs a network where none was given.
+        """
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+        if method not in self._images:
+            if method == "cnn":
+                image = self._network_image()
+            else:
+                image = self.reconstruct(self._corrected_sinogram(method))
+            self._images[method] = insert_metal(image, self.uncorrected_hu, self.metal)
+        return self._images[method]
+
+    def replace_with_prior(self, prior_hu: Stack, *, normalized: bool = False) -> Stack:
+        """Images in HU whose trace comes from a prior image; the metal is put back.
+
+        With the reference image as prior this is the limit that no method can pass.
+        """
+        sinogram = self._prior_sinogram(hu_to_mu(prior_hu, self.mu_water_per_mm))
+        replaced = replace_trace(self.sinogram, sinogram, self.trace, normalized=normalized)
+        return insert_metal(self.reconstruct(replaced), self.uncorrected_hu, self.metal)
+
+    def reconstruct(self, corrected_sinogram: Stack) -> Stack:
+        """Uncorrected image plus the reconstructed change of the sinogram, HU."""
+        change = self.projector.fbp(corrected_sinogram - self.sinogram)
+        return self.uncorrected_hu + change * np.float32(1000 / self.mu_water_per_mm)
+
+    def prior_hu(self) -> Stack:
+        """The tissue-processed prior of the network's image, HU."""
+        return np.stack([tissue_prior(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
+
+    def _corrected_sinogram(self, method: str) -> Stack:
+        if method == "li":
+            return self.li_sinogram
+        if method == "bhc":
+            parts = zip(self.sinogram, self.li_sinogram, self.path_mm, strict=True)
+            return np.stack([correct_beam_hardening(*part) for part in parts])
+        if method == "cnn-mar":
+            prior = hu_to_mu(self.prior_hu(), self.mu_water_per_mm)
+            return replace_trace(self.sinogram, self._prior_sinogram(prior), self.trace)
+        source = self.image({"nmar1": "uncorrected", "nmar2": "li"}[method])
+        mu = hu_to_mu(source, self.mu_water_per_mm)
+        prior = np.stack(
+            [
+                nmar_prior(i, m, mu_water_per_mm=self.mu_water_per_mm)
+                for i, m in zip(mu, dilate(self.metal), strict=True)
+            ]
+        )
+        return normalized_interpolation(self.sinogram, self._prior_sinogram(prior), self.trace)
+
+    def _prior_sinogram(self, prior_mu: Stack) -> Stack:
+        """Forward projection where it is needed: on the trace and on the bins beside it."""
+        near = self.trace.any(axis=0)
+        near[:, 1:] |= near[:, :-1].copy()
+        near[:, :-1] |= near[:, 1:].copy()
+        return self.projector.forward(prior_mu, rays=near)
+
+    def _network_image(self) -> Stack:
+        if self.restorer is None:
+            raise ValueError("the methods cnn and cnn-mar need a network")
+        inputs = {name: self.image(name) for name in self.restorer.channels}
+        return self.restorer(inputs, self.metal)

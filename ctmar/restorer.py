@@ -1,0 +1,56 @@
+"""A trained network as the methods use it: images in HU in, an image in HU out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ctmar.network_input import network_channels, network_output_hu
+from ctmar.training import choose_device
+from ctmar.weights import ModelCard, load_model
+from data_sim.units import MU_WATER_PER_MM
+
+DEFAULT_MODEL = "default"
+
+
+class NetworkRestorer:
+    """A network with its card, on a device; see `ctmar.methods.Restorer`.
+
+    Parameters
+    ----------
+    name_or_path
+        Name of a shipped model, or a .safetensors file with its card beside it.
+    device
+        "auto", "cpu" or "cuda".
+
+    Raises
+    ------
+    ModelError
+        Where the weights are missing, damaged or do not match their card.
+    """
+
+    def __init__(self, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> None:
+        network, self.card = load_model(name_or_path)
+        self.channels = self.card.channels
+        self._device = choose_device(device)
+        self._network = network.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    card: ModelCard
+
+    @torch.inference_mode()
+    def __call__(
+        self, images_hu: Mapping[str, NDArray[np.float32]], metal: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """Artifact-reduced images in HU, (slices, rows, cols), one slice at a time to bound the memory."""
+        out = np.empty(metal.shape, np.float32)
+        for index, mask in enumerate(metal):
+            named = {name: images_hu[name][index] for name in self.channels}
+            # the network works in attenuation, so any value of water would do as long as both ways use it
+            channels = network_channels(named, mask, self.channels, MU_WATER_PER_MM)
+            result = self._network(torch.from_numpy(channels)[None].to(self._device))
+            out[index] = network_output_hu(result[0, 0].cpu().numpy(), MU_WATER_PER_MM)
+        return out

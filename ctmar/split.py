@@ -1,0 +1,99 @@
+"""Which cases a network learns from and which choose its best weights: whole patients on either side."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ctmar.config import TrainingSettings
+from ctmar.database import read_info
+from ctmar.errors import NoUsableSeriesError
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case files to learn from and to choose the best weights by, and the patients they are of.
+
+    `by` is ``patient``, or ``case`` where all cases are of one patient.
+    """
+
+    train: tuple[Path, ...]
+    validation: tuple[Path, ...]
+    train_patients: tuple[str, ...]
+    validation_patients: tuple[str, ...]
+    by: str
+
+
+def split_patients(
+    patients: Iterable[str], *, validation_fraction: float, seed: int
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Split into patients to train on and patients to validate on; both sorted, never empty.
+
+    Parameters
+    ----------
+    patients
+        One for each case, so they may repeat.
+    validation_fraction
+        Share of the patients to validate on, rounded to whole ones.
+    seed
+        The same patients and seed always give the same split, whatever their order.
+
+    Raises
+    ------
+    ValueError
+        Where there are fewer than two patients.
+    """
+    names = sorted(set(patients))
+    if len(names) < 2:
+        raise ValueError("a split needs at least two patients")
+    count = min(max(round(validation_fraction * len(names)), 1), len(names) - 1)
+    chosen = np.random.default_rng(seed).permutation(len(names))[:count]
+    validation = {names[index] for index in chosen}
+    return tuple(n for n in names if n not in validation), tuple(sorted(validation))
+
+
+def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
+    """Split case files by patient, leaving out `settings.exclude_patients`.
+
+    The paper splits patches at random, so that overlapping ones are on both sides; a loss measured that way
+    says little about the next patient. Where all cases are of one patient they are split by case, with a
+    warning, and `Split.by` says so.
+
+    Raises
+    ------
+    NoUsableSeriesError
+        Where fewer than two cases remain.
+    UnsupportedInputError
+        Where a case cannot be read.
+    """
+    patient_of = {case: read_info(case).patient for case in cases}
+    for patient in sorted(set(settings.exclude_patients) - set(patient_of.values())):
+        logger.warning("exclude_patients names %r, of whom there is no case", patient)
+    groups = {case: name for case, name in patient_of.items() if name not in settings.exclude_patients}
+    if len(groups) < 2:
+        raise NoUsableSeriesError(
+            f"{len(groups)} case(s) to train on: at least two are needed, one of them to validate with"
+        )
+    by = "patient"
+    if len(set(groups.values())) < 2:
+        logger.warning("all cases are of one patient: validating on the same patient, so the loss flatters")
+        by = "case"
+        groups = {case: case.name for case in groups}
+    train_groups, _ = split_patients(
+        groups.values(), validation_fraction=settings.validation_fraction, seed=settings.seed
+    )
+    train = tuple(case for case, group in groups.items() if group in train_groups)
+    validation = tuple(case for case, group in groups.items() if group not in train_groups)
+    return Split(
+        train=train,
+        validation=validation,
+        train_patients=tuple(sorted({patient_of[case] for case in train})),
+        validation_patients=tuple(sorted({patient_of[case] for case in validation})),
+        by=by,
+    )

@@ -1,0 +1,1 @@
+"""What other people's programs say of the files that ctmar writes."""
