@@ -21,6 +21,7 @@ from ctmar.prior import tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
 from ctmar.segmentation import dilate, metal_path_mm, metal_trace
 from data_sim.projection import Projector
+from data_sim.scanner import KERNEL
 from data_sim.units import hu_to_mu
 
 METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn", "cnn-mar")
@@ -54,6 +55,7 @@ class Correction:
     mu_water_per_mm : attenuation that is 0 HU
     restorer : the network, needed for "cnn" and "cnn-mar"
     known : images in HU by method name that need not be computed again
+    window : of the reconstruction, see `data_sim.projection.FILTERS`: the kernel that made `uncorrected_hu`
     """
 
     def __init__(
@@ -66,6 +68,7 @@ class Correction:
         mu_water_per_mm: float,
         restorer: Restorer | None = None,
         known: Mapping[str, Stack] | None = None,
+        window: str = KERNEL,
     ) -> None:
         if sinogram.ndim != 3 or uncorrected_hu.shape != metal.shape or len(sinogram) != len(metal):
             raise ValueError("sinogram, image and metal must be stacks of as many slices")
@@ -75,6 +78,7 @@ class Correction:
         self.projector = projector
         self.mu_water_per_mm = mu_water_per_mm
         self.restorer = restorer
+        self.window = window
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -88,7 +92,11 @@ class Correction:
         restorer: Restorer | None = None,
         known: Mapping[str, Stack] | None = None,
     ) -> Correction:
-        """The correction of images without raw data: their reprojection stands in for the measurement."""
+        """The correction of images without raw data: their reprojection stands in for the measurement.
+
+        The scanner's kernel is in the image already, so that the change is reconstructed with the bare ramp: on
+        simulated iron hips 105 HU instead of 111 with the kernel applied twice.
+        """
         sinogram = projector.forward(hu_to_mu(image_hu, mu_water_per_mm))
         return cls(
             sinogram,
@@ -98,6 +106,7 @@ class Correction:
             mu_water_per_mm=mu_water_per_mm,
             restorer=restorer,
             known=known,
+            window="ram-lak",
         )
 
     @cached_property
@@ -148,7 +157,7 @@ class Correction:
 
     def reconstruct(self, corrected_sinogram: Stack) -> Stack:
         """Uncorrected image plus the reconstructed change of the sinogram, HU."""
-        change = self.projector.fbp(corrected_sinogram - self.sinogram)
+        change = self.projector.fbp(corrected_sinogram - self.sinogram, window=self.window)
         return self.uncorrected_hu + change * np.float32(1000 / self.mu_water_per_mm)
 
     def prior_hu(self) -> Stack:

@@ -12,6 +12,9 @@ from data_sim.units import hu_to_mu, mu_to_hu
 
 MM_PER_CM = 10.0
 
+HIGHEST_HU = 3071.0
+"""Channels are cut here, as 12-bit scanners do: around gold, raw-data images reach 100,000 HU."""
+
 
 def network_channels(
     images_hu: Mapping[str, ArrayLike],
@@ -19,7 +22,7 @@ def network_channels(
     names: Sequence[str],
     mu_water_per_mm: float,
 ) -> NDArray[np.float32]:
-    """Images as network channels: attenuation in 1/cm, metal set to water, nothing negative.
+    """Images as network channels: attenuation in 1/cm, metal set to water, nothing negative or above 3071 HU.
 
     The metal is dilated by a 3x3 cross first (Zhang & Yu 2018, section II-B).
 

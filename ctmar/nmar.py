@@ -59,5 +59,3 @@ def normalized_interpolation(
     prior = np.maximum(prior_sinogram, np.float32(_FLOOR))
     filled = interpolate_trace(sinogram / prior, trace) * prior
     return np.where(trace, filled, sinogram)
-
-

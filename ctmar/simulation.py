@@ -23,6 +23,7 @@ from ctmar.errors import NoUsableSeriesError, OutputExistsError, UnsupportedInpu
 from ctmar.files import replacing
 from ctmar.methods import Correction
 from ctmar.metrics import body_mask
+from ctmar.segmentation import dilate, metal_mask
 from ctmar.sources import Screened, find_slices, screen
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc, FanFlat, Geometry, Parallel
@@ -31,9 +32,12 @@ from data_sim.materials import METALS
 from data_sim.placement import place
 from data_sim.projection import Projector
 from data_sim.scanner import simulate_slices
-from data_sim.units import MU_WATER_PER_MM, hu_to_mu
+from data_sim.units import MU_WATER_PER_MM
 
-CLASSICAL = ("bhc", "li", "nmar1", "nmar2")
+STORED_IMAGES = ("uncorrected", "bhc", "li", "nmar1", "nmar2")
+"""The methods whose images every case holds."""
+
+_BLUR_PX = 3
 SETTINGS_FILE = "simulation.toml"
 
 _GEOMETRIES: Mapping[str, type[FanArc] | type[FanFlat] | type[Parallel]] = {
@@ -41,7 +45,7 @@ _GEOMETRIES: Mapping[str, type[FanArc] | type[FanFlat] | type[Parallel]] = {
     "flat": FanFlat,
     "parallel": Parallel,
 }
-_CASES_AT_ONCE = 8
+_CASES_AT_ONCE = 16
 _PLACEMENT_ATTEMPTS = 10
 
 Done = Callable[[str, int, int], None]
@@ -208,7 +212,9 @@ def _simulate_batch(
     for case in batch:
         image_hu, grid, patient = case.screened.slice.load()
         rng = np.random.default_rng((settings.seed, case.number, 1))
-        tries = (place(case.implant, image_hu, grid, rng, settings.materials) for _ in range(_PLACEMENT_ATTEMPTS))
+        tries = (
+            place(case.implant, image_hu, grid, rng, settings.materials) for _ in range(_PLACEMENT_ATTEMPTS)
+        )
         pieces = next((found for found in tries if found is not None), None)
         if pieces is None:
             failed.append((case.name, f"no place for the implant {case.implant} in this slice"))
@@ -227,17 +233,20 @@ def _simulate_batch(
         device=device,
     )
     projector = Projector(geometry, grid, device=device)
-    reprojected = projector.forward(hu_to_mu(simulated.stored_hu))
-    # both paths at once: projecting twice as many slices in one batch costs less than projecting twice
-    both = Correction(
-        np.concatenate([simulated.sinogram_metal, reprojected]),
-        np.concatenate([simulated.uncorrected_hu, simulated.stored_hu]),
-        np.concatenate([simulated.metal, simulated.metal]),
+    # what a segmentation would find: the metal and its blurred edge, but not the bright streaks beyond
+    bright = metal_mask(simulated.uncorrected_hu, pixel_mm=grid.pixel_mm)
+    metal = simulated.metal | (dilate(simulated.metal, _BLUR_PX) & bright)
+    raw = Correction(
+        simulated.sinogram_metal,
+        simulated.uncorrected_hu,
+        metal,
         projector,
         mu_water_per_mm=MU_WATER_PER_MM,
-    ).images(("uncorrected", *CLASSICAL))
+    ).images(STORED_IMAGES)
+    dicom = Correction.of_image(
+        simulated.stored_hu, metal, projector, mu_water_per_mm=MU_WATER_PER_MM
+    ).images(STORED_IMAGES)
     for index, (case, _, pieces, _, patient) in enumerate(ready):
-        images = {name: stack[index] for name, stack in both.items()}
         reference_hu = simulated.reference_hu[index]
         write_case(
             out / f"{case.name}.h5",
@@ -252,10 +261,10 @@ def _simulate_batch(
                 source=case.screened.slice.name,
                 sinogram_metal=simulated.sinogram_metal[index],
                 sinogram_reference=simulated.sinogram_reference[index],
-                mask_metal=simulated.metal[index],
+                mask_metal=metal[index],
                 mask_body=body_mask(reference_hu),
-                images=images | {"reference": reference_hu},
-                dicom_images={name: stack[len(ready) + index] for name, stack in both.items()},
+                images={name: stack[index] for name, stack in raw.items()} | {"reference": reference_hu},
+                dicom_images={name: stack[index] for name, stack in dicom.items()},
             ),
         )
     return failed
@@ -270,9 +279,13 @@ def _prepare(out: Path, sources: Sequence[str], settings: SimulationSettings, *,
         if not resume:
             raise OutputExistsError(f"{out}: exists; choose another folder, or --resume to complete it.")
         if not file.is_file():
-            raise UsageError(f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder.")
+            raise UsageError(
+                f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder."
+            )
         if load_toml(file) != tomllib.loads(text):
-            raise UsageError(f"{out}: was made with other settings, see {SETTINGS_FILE}; choose another folder.")
+            raise UsageError(
+                f"{out}: was made with other settings, see {SETTINGS_FILE}; choose another folder."
+            )
         for partial_file in out.glob(".*.partial"):
             partial_file.unlink()
         return

@@ -41,11 +41,11 @@ class ImageGrid:
         return self.rows, self.cols
 
     def x_mm(self) -> NDArray[np.float64]:
-        """x of the pixel centres, shape (cols,)."""
+        """X of the pixel centres, shape (cols,)."""
         return (np.arange(self.cols) - (self.cols - 1) / 2) * self.pixel_mm + self.centre_x_mm
 
     def y_mm(self) -> NDArray[np.float64]:
-        """y of the pixel centres, shape (rows,); decreasing."""
+        """Y of the pixel centres, shape (rows,); decreasing."""
         return ((self.rows - 1) / 2 - np.arange(self.rows)) * self.pixel_mm + self.centre_y_mm
 
     def index_of(self, x_mm: float, y_mm: float) -> tuple[float, float]:
@@ -105,7 +105,7 @@ class _Scan:
         return np.arange(self.bins) - (self.bins - 1) / 2
 
     def line_coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """theta (rad) and s (mm) of every ray, each (views, bins); rays run along (sin theta, -cos theta)."""
+        """Theta (rad) and s (mm) of every ray, each (views, bins); rays run along (sin theta, -cos theta)."""
         raise NotImplementedError
 
     @property
@@ -128,7 +128,7 @@ class _Fan(_Scan):
         raise NotImplementedError
 
     def line_coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """theta = b + g and s = R sin g of every ray, each (views, bins)."""
+        """Theta = b + g and s = R sin g of every ray, each (views, bins)."""
         g = self.fan_angles_rad()
         theta = self.view_angles_rad()[:, None] + g
         return theta, np.broadcast_to(self.source_isocentre_mm * np.sin(g), theta.shape)
@@ -153,7 +153,7 @@ class FanArc(_Fan):
             raise ValueError("the fan must be narrower than 180 degrees")
 
     def fan_angles_rad(self) -> NDArray[np.float64]:
-        """g = (d - (bins-1)/2) bin_pitch_rad."""
+        """G = (d - (bins-1)/2) bin_pitch_rad."""
         return self.bin_offsets() * self.bin_pitch_rad
 
 
@@ -169,7 +169,7 @@ class FanFlat(_Fan):
     bin_pitch_mm: float = 1.0
 
     def fan_angles_rad(self) -> NDArray[np.float64]:
-        """g = atan(u / source_detector_mm)."""
+        """G = atan(u / source_detector_mm)."""
         return np.arctan(self.bin_offsets() * self.bin_pitch_mm / self.source_detector_mm)
 
 
@@ -184,7 +184,7 @@ class Parallel(_Scan):
     arc_rad: float = float(np.pi)  # type: ignore[misc]
 
     def line_coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """theta = b and s = (d - (bins-1)/2) bin_pitch_mm, each (views, bins)."""
+        """Theta = b and s = (d - (bins-1)/2) bin_pitch_mm, each (views, bins)."""
         shape = self.views, self.bins
         theta = np.broadcast_to(self.view_angles_rad()[:, None], shape)
         return theta, np.broadcast_to(self.bin_offsets() * self.bin_pitch_mm, shape)

@@ -21,6 +21,10 @@ from data_sim.projection import Projector
 from data_sim.spectrum import load_spectrum
 from data_sim.units import MU_WATER_PER_MM, mu_to_hu
 
+KERNEL = "hann"
+"""Window of the reconstruction. It halves the response at 4.2 lp/cm for bins of 0.6 mm, as a standard body kernel
+does; with the bare ramp the sharp edge of a gold clip fills the image with aliasing that no scanner shows."""
+
 STORED_HU = (-1024, 3071)
 """What a 12-bit scanner can store."""
 
@@ -219,7 +223,7 @@ def simulate_slices(
             fractions[index], tissue[index], grid, masks, fine_grid, geometry, device=device
         )
         sinograms[:, index] = scan_case(paths, settings, rng=rng)
-    images = projector.fbp(sinograms.reshape(-1, *geometry.shape)).reshape(2, *images_hu.shape)
+    images = projector.fbp(sinograms.reshape(-1, *geometry.shape), window=KERNEL).reshape(2, *images_hu.shape)
     uncorrected_hu, reference_hu = mu_to_hu(images, MU_WATER_PER_MM)
     stored_hu = np.clip(np.rint(uncorrected_hu), *STORED_HU)
     return SimulatedSlices(*sinograms, uncorrected_hu, reference_hu, stored_hu, metal)

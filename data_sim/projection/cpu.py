@@ -158,7 +158,7 @@ def _adjoint_kernel(width: int) -> Callable[..., None]:
 
 @njit(fastmath=True, inline="always")
 def _arctan(z):  # type: ignore[no-untyped-def]
-    """arctan to 1e-7 rad in float32, without a branch so that the loop around it vectorises."""
+    """Arctan to 1e-7 rad in float32, without a branch so that the loop around it vectorises."""
     a = abs(z)
     large = a > np.float32(1)
     q = np.float32(1) / a if large else a

@@ -45,13 +45,13 @@ def finished(database, tmp_path_factory):
 
 
 def test_it_learns(database, tmp_path):
-    settings = TrainingSettings(epochs=24, patches=60, patch=32, batch_size=8, validation_fraction=0.25)
+    settings = TrainingSettings(epochs=10, patches=60, patch=32, batch_size=8, validation_fraction=0.25)
     card = train(database, tmp_path / "net.safetensors", settings, device="cpu")
     curve = np.array(card.metrics["curve"])
-    assert curve.shape == (24, 2)
+    assert curve.shape == (10, 2)
     assert curve[-1, 0] < curve[0, 0] / 5
     # On a patient never seen, clearly better than the best of its inputs.
-    assert card.metrics["validation"] < 0.3 * min(card.metrics["validation_of_inputs"].values())
+    assert card.metrics["validation"] < 0.1 * min(card.metrics["validation_of_inputs"].values())
 
 
 def test_card_and_weights(finished, database):

@@ -23,7 +23,7 @@ def area_mm2(pieces: implants.Implant, refine: int = 8) -> float:
 @pytest.mark.parametrize("diameter", [5.5, 28.0, 60.0])
 def test_disc_has_the_area_of_a_circle(diameter: float) -> None:
     pieces = moved((Piece(disc(diameter), "ti"),), 13.3, -40.7)
-    assert area_mm2(pieces) == pytest.approx(np.pi * diameter**2 / 4, rel=0.01)
+    assert area_mm2(pieces) == pytest.approx(np.pi * diameter**2 / 4, rel=0.015)
 
 
 def test_hole_is_not_metal() -> None:
