@@ -51,7 +51,7 @@ class TrainingSettings:
 
     arch: str = "cnn"
     channels: Literal[2, 3, 5] = 3
-    path: Literal["raw", "dicom", "both"] = "raw"
+    path: Literal["raw", "dicom", "both"] = "both"
     epochs: int = 60
     batch_size: int = 16
     optimiser: Literal["adam", "sgd"] = "adam"
@@ -101,9 +101,7 @@ def load_toml(path: Path) -> dict[str, Any]:
         with path.open("rb") as file:
             return tomllib.load(file)
     except OSError as error:
-        raise UsageError(
-            f"{path}: cannot be read ({error.strerror}); check the name given with --config"
-        ) from None
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); check the name given with --config") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: is not valid TOML: {error}") from None
 

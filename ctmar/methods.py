@@ -139,10 +139,8 @@ class Correction:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
         if method not in self._images:
-            if method == "cnn":
-                image = self._network_image()
-            else:
-                image = self.reconstruct(self._corrected_sinogram(method))
+            cnn = method == "cnn"
+            image = self._network_image() if cnn else self.reconstruct(self._corrected_sinogram(method))
             self._images[method] = insert_metal(image, self.uncorrected_hu, self.metal)
         return self._images[method]
 

@@ -25,9 +25,7 @@ METRICS = ("rmse_hu", "rmse_body_hu", "ssim")
 _PATH_ORDER = {"raw": 0, "dicom": 1}
 
 _SSIM_SIGMA = 1.5
-_SSIM_TRUNCATE = (
-    3.5  # fixed inside scikit-image: radius int(3.5 * 1.5 + 0.5) = 5, the 11 x 11 window of Wang 2004
-)
+_SSIM_TRUNCATE = 3.5  # fixed inside scikit-image: radius int(3.5 * 1.5 + 0.5) = 5, the 11 x 11 window of Wang 2004
 _SSIM_WINDOW = 2 * int(_SSIM_TRUNCATE * _SSIM_SIGMA + 0.5) + 1
 
 

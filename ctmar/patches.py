@@ -148,9 +148,7 @@ def sample_patches(
     """
     rng = np.random.default_rng(seed)
     sources = [(case, folder) for case in cases for folder in SOURCES[path]]
-    counts = rng.permutation(
-        [count // len(sources) + (k < count % len(sources)) for k in range(len(sources))]
-    )
+    counts = rng.permutation([count // len(sources) + (k < count % len(sources)) for k in range(len(sources))])
     inputs = np.empty((count, len(names), patch, patch), np.float16)
     targets = np.empty((count, 1, patch, patch), np.float16)
     filled = 0

@@ -42,9 +42,7 @@ class NetworkRestorer:
     card: ModelCard
 
     @torch.inference_mode()
-    def __call__(
-        self, images_hu: Mapping[str, NDArray[np.float32]], metal: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
+    def __call__(self, images_hu: Mapping[str, NDArray[np.float32]], metal: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Artifact-reduced images in HU, (slices, rows, cols), one slice at a time to bound the memory."""
         out = np.empty(metal.shape, np.float32)
         for index, mask in enumerate(metal):

@@ -212,9 +212,7 @@ def _simulate_batch(
     for case in batch:
         image_hu, grid, patient = case.screened.slice.load()
         rng = np.random.default_rng((settings.seed, case.number, 1))
-        tries = (
-            place(case.implant, image_hu, grid, rng, settings.materials) for _ in range(_PLACEMENT_ATTEMPTS)
-        )
+        tries = (place(case.implant, image_hu, grid, rng, settings.materials) for _ in range(_PLACEMENT_ATTEMPTS))
         pieces = next((found for found in tries if found is not None), None)
         if pieces is None:
             failed.append((case.name, f"no place for the implant {case.implant} in this slice"))
@@ -243,9 +241,9 @@ def _simulate_batch(
         projector,
         mu_water_per_mm=MU_WATER_PER_MM,
     ).images(STORED_IMAGES)
-    dicom = Correction.of_image(
-        simulated.stored_hu, metal, projector, mu_water_per_mm=MU_WATER_PER_MM
-    ).images(STORED_IMAGES)
+    dicom = Correction.of_image(simulated.stored_hu, metal, projector, mu_water_per_mm=MU_WATER_PER_MM).images(
+        STORED_IMAGES
+    )
     for index, (case, _, pieces, _, patient) in enumerate(ready):
         reference_hu = simulated.reference_hu[index]
         write_case(
@@ -279,13 +277,9 @@ def _prepare(out: Path, sources: Sequence[str], settings: SimulationSettings, *,
         if not resume:
             raise OutputExistsError(f"{out}: exists; choose another folder, or --resume to complete it.")
         if not file.is_file():
-            raise UsageError(
-                f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder."
-            )
+            raise UsageError(f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder.")
         if load_toml(file) != tomllib.loads(text):
-            raise UsageError(
-                f"{out}: was made with other settings, see {SETTINGS_FILE}; choose another folder."
-            )
+            raise UsageError(f"{out}: was made with other settings, see {SETTINGS_FILE}; choose another folder.")
         for partial_file in out.glob(".*.partial"):
             partial_file.unlink()
         return

@@ -92,9 +92,7 @@ def find_slices(sources: Sequence[str]) -> tuple[list[SourceSlice], list[tuple[s
             for series in found.series:
                 slices.extend(SourceSlice(s.sop_uid, partial(_load_dicom, s)) for s in series.slices)
     if not slices:
-        raise NoUsableSeriesError(
-            f"{', '.join(sources)}: no CT slice found; give DICOM, NIfTI or {PHANTOM!r}."
-        )
+        raise NoUsableSeriesError(f"{', '.join(sources)}: no CT slice found; give DICOM, NIfTI or {PHANTOM!r}.")
     return slices, skipped
 
 
@@ -105,9 +103,7 @@ def screen(source: SourceSlice) -> Screened:
     except CtmarError as error:
         return Screened(source, reason=str(error))
     if metal_mask(image_hu, threshold_hu=METAL_FREE_BELOW_HU, pixel_mm=grid.pixel_mm).any():
-        return Screened(
-            source, patient, grid, reason=f"metal: values of {METAL_FREE_BELOW_HU:g} HU and above"
-        )
+        return Screened(source, patient, grid, reason=f"metal: values of {METAL_FREE_BELOW_HU:g} HU and above")
     if body_mask(image_hu).sum() * grid.pixel_mm**2 < _LEAST_BODY_MM2:
         return Screened(source, patient, grid, reason="hardly any patient in it")
     # the same generator for every slice: what fits does not depend on which others there are
@@ -124,9 +120,7 @@ def _load_dicom(file: SliceFile) -> tuple[NDArray[np.float32], ImageGrid, str]:
     found = read_slice(file)
     rows_mm, cols_mm = found.pixel_mm
     if abs(rows_mm - cols_mm) > 1e-3 * rows_mm:
-        raise UnsupportedInputError(
-            f"{file.file.name}: its pixels are not square; resample the series first."
-        )
+        raise UnsupportedInputError(f"{file.file.name}: its pixels are not square; resample the series first.")
     identity = str(found.dataset.get("PatientID") or found.dataset.get("StudyInstanceUID", ""))
     return found.image_hu, ImageGrid(*found.image_hu.shape, rows_mm), pseudonym(identity)
 
@@ -135,9 +129,7 @@ def _phantom() -> Iterator[SourceSlice]:
     for seed in range(PHANTOM_PATIENTS):
         for region in REGIONS:
             for z_mm in PHANTOM_SLICES_MM:
-                yield SourceSlice(
-                    f"phantom-{region}-{seed}-{z_mm:g}mm", partial(_load_phantom, region, seed, z_mm)
-                )
+                yield SourceSlice(f"phantom-{region}-{seed}-{z_mm:g}mm", partial(_load_phantom, region, seed, z_mm))
 
 
 def _load_phantom(region: str, seed: int, z_mm: float) -> tuple[NDArray[np.float32], ImageGrid, str]:
@@ -149,9 +141,7 @@ def _nifti(path: Path) -> Iterator[SourceSlice]:
     try:
         import nibabel
     except ImportError:
-        raise UnsupportedInputError(
-            f"{path.name}: reading NIfTI needs nibabel; pip install ctmar[nifti]."
-        ) from None
+        raise UnsupportedInputError(f"{path.name}: reading NIfTI needs nibabel; pip install ctmar[nifti].") from None
     if not path.is_file():
         raise NoUsableSeriesError(f"{path.name}: no such file.")
     try:

@@ -316,9 +316,7 @@ def _load_checkpoint(
     return _State(**content["state"])
 
 
-def _provenance(
-    split: Split, patches: Patches, checks: Patches, settings: TrainingSettings
-) -> dict[str, Any]:
+def _provenance(split: Split, patches: Patches, checks: Patches, settings: TrainingSettings) -> dict[str, Any]:
     return {
         "split_by": split.by,
         "cases_trained": len(split.train),

@@ -195,9 +195,7 @@ def _read(path: Path, limit: int) -> bytes:
         with path.open("rb") as file:
             content = file.read(limit + 1)
     except OSError:
-        raise ModelError(
-            f"{path}: is missing or cannot be read; weights and card belong side by side"
-        ) from None
+        raise ModelError(f"{path}: is missing or cannot be read; weights and card belong side by side") from None
     if len(content) > limit:
         raise ModelError(f"{path}: is larger than any model of ctmar")
     return content

@@ -130,9 +130,7 @@ def polychromatic(paths_mm: Paths, spectrum: Spectrum) -> NDArray[np.float32]:
     return p.reshape(shape)
 
 
-def add_noise(
-    p: ArrayLike, *, photons: float, scatter_photons: float, rng: np.random.Generator
-) -> NDArray[np.float32]:
+def add_noise(p: ArrayLike, *, photons: float, scatter_photons: float, rng: np.random.Generator) -> NDArray[np.float32]:
     """Photon noise and a scatter floor: p = -ln(max(N, 1) / photons), N ~ Poisson(photons e^-p + scatter).
 
     The calibration in air (`photons`) has no scatter, since scatter comes from the patient: the line integral

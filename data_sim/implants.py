@@ -47,8 +47,7 @@ def moved(pieces: Implant, dx_mm: float, dy_mm: float, angle_rad: float = 0.0, s
     turn = np.array([[c, s], [-s, c]])
     shift = np.array([dx_mm, dy_mm])
     return tuple(
-        replace(p, outline=p.outline @ turn + shift, holes=tuple(h @ turn + shift for h in p.holes))
-        for p in pieces
+        replace(p, outline=p.outline @ turn + shift, holes=tuple(h @ turn + shift for h in p.holes)) for p in pieces
     )
 
 
@@ -58,9 +57,7 @@ def moved(pieces: Implant, dx_mm: float, dy_mm: float, angle_rad: float = 0.0, s
 def _inside(ring: Points, grid: ImageGrid) -> Mask:
     row, col = grid.index_of(0.0, 0.0)
     mask = np.zeros(grid.shape, bool)
-    mask[polygon_pixels(row - ring[:, 1] / grid.pixel_mm, col + ring[:, 0] / grid.pixel_mm, grid.shape)] = (
-        True
-    )
+    mask[polygon_pixels(row - ring[:, 1] / grid.pixel_mm, col + ring[:, 0] / grid.pixel_mm, grid.shape)] = True
     return mask
 
 
@@ -345,9 +342,7 @@ def wire(rng: Generator, materials: Sequence[str], *, length_mm: float | None = 
     Kirschner wires are 0.7 to 3 mm thick, mostly 1 to 2 mm (ISO 5838-1).
     """
     length, half = float(rng.uniform(20, 70)) if length_mm is None else length_mm, rng.uniform(0.5, 1.0)
-    outline = np.array(
-        [[0, half], [length - 4 * half, half], [length, 0], [length - 4 * half, -half], [0, -half]]
-    )
+    outline = np.array([[0, half], [length - 4 * half, half], [length, 0], [length - 4 * half, -half], [0, -half]])
     return (Piece(outline, choose_material(rng, materials, ("ss316l", "fe"))),)
 
 

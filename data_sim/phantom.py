@@ -308,9 +308,7 @@ def _shoulder(c: _Canvas) -> None:
         c.blob(MUSCLE, (side * (hx - 2), hy), (hr + 13.5, hr + 18.5), wobble=0.02)
         c.blob(FAT, (side * hx, hy), (hr + 2, hr + 2), wobble=0.02)
         gx, gy = hx - hr - 9, hy - 6
-        c.bone_strip(
-            [(side * gx, gy), (side * (gx - 9), gy - 21), (side * (gx - 36), gy - 50)], [15, 7, 6], 1.2
-        )
+        c.bone_strip([(side * gx, gy), (side * (gx - 9), gy - 21), (side * (gx - 36), gy - 50)], [15, 7, 6], 1.2)
         c.bone_strip(
             [(side * (gx - 15), gy - 28), (side * (gx - 2), gy - 47), (side * (gx + 22), gy - 46)],
             [6, 7, 9],

@@ -23,9 +23,7 @@ ATTEMPTS = 12
 """Proposals tried before a slice is given up."""
 
 
-def place(
-    name: str, image_hu: Image, grid: ImageGrid, rng: Generator, materials: Sequence[str]
-) -> Implant | None:
+def place(name: str, image_hu: Image, grid: ImageGrid, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Implant of family `name` at a fitting place of this slice.
 
     Parameters
@@ -242,9 +240,7 @@ def _rods(spine: Vertebra, rng: Generator, materials: Sequence[str]) -> Implant:
     return tuple(placed)
 
 
-def _pedicle_screws(
-    spine: Vertebra, anatomy: Anatomy, rng: Generator, materials: Sequence[str]
-) -> Implant | None:
+def _pedicle_screws(spine: Vertebra, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Screws converging by 8 to 28 degrees from behind the pedicles into the vertebral body.
 
     Those of small (cervical) vertebrae are thinner and shorter. None where they would end outside bone or
@@ -301,6 +297,4 @@ def _random(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Impla
     return tuple(placed)
 
 
-_RECIPES: dict[str, Recipe] = dict(
-    zip(IMPLANTS, (_hip, _shoulder, _dental, _spine, _clip, _random), strict=True)
-)
+_RECIPES: dict[str, Recipe] = dict(zip(IMPLANTS, (_hip, _shoulder, _dental, _spine, _clip, _random), strict=True))

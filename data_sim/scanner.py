@@ -115,9 +115,7 @@ def project_case(
     """
     fractions = np.stack(split_tissue(image_hu))
     tissue = Projector(geometry, grid, device=device).forward(fractions)
-    return project_metal(
-        fractions, tissue, grid, metal, fine_grid, geometry, rays_per_bin=rays_per_bin, device=device
-    )
+    return project_metal(fractions, tissue, grid, metal, fine_grid, geometry, rays_per_bin=rays_per_bin, device=device)
 
 
 def project_metal(
@@ -219,9 +217,7 @@ def simulate_slices(
     for index, (pieces, rng) in enumerate(zip(implants, rngs, strict=True)):
         fine_grid, masks = fine_masks(pieces, grid)
         metal[index] = coverage(masks, fine_grid, grid) >= 0.5
-        paths = project_metal(
-            fractions[index], tissue[index], grid, masks, fine_grid, geometry, device=device
-        )
+        paths = project_metal(fractions[index], tissue[index], grid, masks, fine_grid, geometry, device=device)
         sinograms[:, index] = scan_case(paths, settings, rng=rng)
     images = projector.fbp(sinograms.reshape(-1, *geometry.shape), window=KERNEL).reshape(2, *images_hu.shape)
     uncorrected_hu, reference_hu = mu_to_hu(images, MU_WATER_PER_MM)

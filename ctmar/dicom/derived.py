@@ -159,9 +159,7 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
         If there is such a file: nothing is ever overwritten.
     """
     with quiet_pydicom(), config.disable_value_validation():
-        dcmwrite(
-            path, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True, overwrite=False
-        )
+        dcmwrite(path, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True, overwrite=False)
 
 
 def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
@@ -231,9 +229,8 @@ def derivation_text(series: DerivedSeries, *, carried: bool) -> str:
     model += f" (sha256 {series.model_hash})" if series.model_hash else ""
     by = f"ctmar {series.version}, method {series.method}{model}"
     if carried:
-        return (
-            f"No metal found in this slice: pixels identical to the source. Metal artifact reduction: {by}. "
-            + ("Not for diagnostic use.")
+        return f"No metal found in this slice: pixels identical to the source. Metal artifact reduction: {by}. " + (
+            "Not for diagnostic use."
         )
     return f"Metal artifact reduction: {by}. Not for diagnostic use."
 

@@ -112,9 +112,7 @@ def to_stored(corrected_hu: NDArray[np.floating], source: Slice) -> NDArray[np.i
     return np.where(untouched, source.stored, stored)
 
 
-def padding_mask(
-    stored: NDArray[np.integer], image_hu: NDArray[np.float32], dataset: Dataset
-) -> NDArray[np.bool_]:
+def padding_mask(stored: NDArray[np.integer], image_hu: NDArray[np.float32], dataset: Dataset) -> NDArray[np.bool_]:
     """Pixels outside of what was reconstructed.
 
     Declared: Pixel Padding Value, or the range from it to Pixel Padding Range Limit, both inclusive and in

@@ -32,9 +32,7 @@ _TYPE_2 = (
 """Patient and study attributes that may be empty but not absent, and that de-identified data often lack."""
 
 
-def metal_segmentation(
-    source_datasets: Sequence[Dataset], masks: NDArray[np.bool_], *, version: str
-) -> Dataset:
+def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.bool_], *, version: str) -> Dataset:
     """A binary segmentation with one segment, the metal; slices without metal are left out.
 
     Parameters

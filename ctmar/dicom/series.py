@@ -143,9 +143,7 @@ def choose_series(found: Found, *, uid: str | None = None, all_: bool = False) -
     if not found.series:
         reasons = Counter(s.reason.split(" as ")[0] for s in found.skipped).most_common(3)
         why = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "it is empty"
-        raise NoUsableSeriesError(
-            f"{found.source}: no usable CT series ({why}); give a folder of axial CT images."
-        )
+        raise NoUsableSeriesError(f"{found.source}: no usable CT series ({why}); give a folder of axial CT images.")
     listing = ", ".join(f"{s.uid} ({len(s.slices)} slices)" for s in found.series[:_LISTED])
     listing += f" and {len(found.series) - _LISTED} more" if len(found.series) > _LISTED else ""
     if uid is not None:
@@ -182,9 +180,7 @@ def _require_ct(header: FileDataset) -> None:
         readable = modality.isascii() and modality.isalnum() and len(modality) <= 16
         raise _NotUsableError(f"modality {modality}, not CT" if readable else "no modality, or truncated")
     if sop_class in _ENHANCED or int(header.get("NumberOfFrames") or 1) > 1:
-        raise _NotUsableError(
-            "enhanced multi-frame CT is not supported; convert it to single-frame CT images"
-        )
+        raise _NotUsableError("enhanced multi-frame CT is not supported; convert it to single-frame CT images")
     if sop_class != CTImageStorage:
         raise _NotUsableError(f"not a CT image but {sop_class.name}")
     if "LOCALIZER" in _values(header, "ImageType"):
@@ -238,9 +234,7 @@ def _series(uid: str, members: Sequence[tuple[SliceFile, Dataset]]) -> Series:
     with quiet_pydicom():
         description = str(header.get("SeriesDescription") or "")
         number = optional_number(header, "SeriesNumber")
-    return Series(
-        uid, None if number is None else int(number), description, "CT", tuple(slices), oddities(slices)
-    )
+    return Series(uid, None if number is None else int(number), description, "CT", tuple(slices), oddities(slices))
 
 
 def _normal(orientation: np.ndarray) -> np.ndarray:

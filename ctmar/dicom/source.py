@@ -181,9 +181,7 @@ def _archive(path: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:
     try:
         archive = zipfile.ZipFile(path)
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile) as error:
-        raise UnsupportedInputError(
-            f"{path}: the zip archive is damaged; download or pack it again."
-        ) from error
+        raise UnsupportedInputError(f"{path}: the zip archive is damaged; download or pack it again.") from error
     with archive:
         members = sorted((m for m in archive.infolist() if not m.is_dir()), key=lambda m: m.filename)
         if len(members) > MAX_ARCHIVE_MEMBERS or sum(m.file_size for m in members) > MAX_ARCHIVE_BYTES:

@@ -51,9 +51,7 @@ def forward(
     return out if matrix is None else _resample(out, matrix)
 
 
-def back(
-    stack: NDArray[np.float32], geometry: Geometry, grid: ImageGrid, *, cuda: bool = True
-) -> NDArray[np.float32]:
+def back(stack: NDArray[np.float32], geometry: Geometry, grid: ImageGrid, *, cuda: bool = True) -> NDArray[np.float32]:
     """Adjoint of `forward` (on a GPU to ASTRA's interpolation): (slices, views, bins) -> (slices, rows, cols)."""
     import astra
 

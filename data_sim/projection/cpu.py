@@ -30,9 +30,7 @@ _ROWS_AT_ONCE = 16
 _TILE = 32
 
 _ATAN = np.polynomial.Chebyshev.interpolate(
-    lambda t: np.where(
-        t > 0, np.arctan(np.sqrt(np.maximum(t, 1e-300))) / np.sqrt(np.maximum(t, 1e-300)), 1.0
-    ),
+    lambda t: np.where(t > 0, np.arctan(np.sqrt(np.maximum(t, 1e-300))) / np.sqrt(np.maximum(t, 1e-300)), 1.0),
     9,
     domain=[0, 1],
 ).convert(kind=np.polynomial.Polynomial)
@@ -260,9 +258,7 @@ def adjoint_block(
     return np.ascontiguousarray(np.moveaxis(image[1:-1, 1:-1, : len(stack)], -1, 0))
 
 
-def backproject_block(
-    stack: NDArray[Any], width: int, geometry: Geometry, grid: ImageGrid
-) -> NDArray[np.float32]:
+def backproject_block(stack: NDArray[Any], width: int, geometry: Geometry, grid: ImageGrid) -> NDArray[np.float32]:
     """Weighted backprojection of filtered sinograms, without the constant of the view spacing.
 
     Weights are 1/L^2 for an arc (L: source to pixel), R^2/U^2 for a flat detector (U: along the central ray)

@@ -100,9 +100,7 @@ class Projector:
                 out[start:stop] = cpu.adjoint_block(stack[start:stop], width, self.grid, lines)
         return out[0] if single else out
 
-    def fbp(
-        self, sinograms: ArrayLike, *, window: str = "ram-lak", cutoff: float = 1.0
-    ) -> NDArray[np.float32]:
+    def fbp(self, sinograms: ArrayLike, *, window: str = "ram-lak", cutoff: float = 1.0) -> NDArray[np.float32]:
         """Filtered backprojection: line integrals (dimensionless) to attenuation in mm^-1.
 
         Kak & Slaney 1988: section 3.3 (parallel), 3.4.1 (equi-angular fan), 3.4.2 (equi-spaced fan).
@@ -161,14 +159,10 @@ class Projector:
         return g.bin_pitch_mm * g.source_isocentre_mm / g.source_detector_mm
 
 
-def _as_stack(
-    values: ArrayLike, shape: tuple[int, int], what: str, whose: str
-) -> tuple[NDArray[np.float32], bool]:
+def _as_stack(values: ArrayLike, shape: tuple[int, int], what: str, whose: str) -> tuple[NDArray[np.float32], bool]:
     array = np.asarray(values, np.float32)
     if array.ndim not in (2, 3) or array.shape[-2:] != shape:
-        raise ValueError(
-            f"{what} of shape {array.shape} do not fit {whose}: expected (slices, {shape[0]}, {shape[1]})"
-        )
+        raise ValueError(f"{what} of shape {array.shape} do not fit {whose}: expected (slices, {shape[0]}, {shape[1]})")
     return array.reshape(-1, *shape), array.ndim == 2
 
 

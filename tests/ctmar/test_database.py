@@ -35,9 +35,7 @@ def write_foreign(path, **attributes):
         h5.attrs["format"] = np.bytes_("ctmar-case")
         h5.attrs["version"] = np.int16(1)
         h5.attrs["mu_water_per_mm"] = 0.02
-        h5.attrs["geometry"] = (
-            '{"type": "parallel", "views": 4, "bins": 6, "bin_pitch_mm": 2, "arc_rad": 3.14}'
-        )
+        h5.attrs["geometry"] = '{"type": "parallel", "views": 4, "bins": 6, "bin_pitch_mm": 2, "arc_rad": 3.14}'
         h5.attrs["image_grid"] = '{"rows": 5, "cols": 7, "pixel_mm": 1}'
         h5["sinogram/metal"] = np.arange(24.0).reshape(4, 6)
         for name, value in attributes.items():
@@ -205,9 +203,7 @@ def test_values_that_are_not_finite(tmp_path, value):
         read_case(path)
 
 
-@pytest.mark.parametrize(
-    "kind", ["text", "group", "external link", "soft link", "external storage", "missing"]
-)
+@pytest.mark.parametrize("kind", ["text", "group", "external link", "soft link", "external storage", "missing"])
 def test_a_sinogram_that_is_not_plain_numbers_of_this_file(tmp_path, kind):
     path = tmp_path / "x.h5"
     write_foreign(path)

@@ -50,11 +50,7 @@ def test_patches_are_windows_of_the_prepared_images(cases):
     patches = sample_patches(cases[:1], 9, names=names, patch=64, grid=16)
     case = read_case(cases[0])
     stack = network_channels(case.images, case.mask_metal, (*names, "reference"), case.mu_water_per_mm)
-    windows = {
-        stack[:, r : r + 64, c : c + 64].astype(np.float16).tobytes()
-        for r in (0, 16, 32)
-        for c in (0, 16, 32)
-    }
+    windows = {stack[:, r : r + 64, c : c + 64].astype(np.float16).tobytes() for r in (0, 16, 32) for c in (0, 16, 32)}
     assert len(windows) == 9
     taken = np.concatenate([patches.inputs, patches.targets], axis=1)
     assert {patch.tobytes() for patch in taken} == windows
@@ -77,9 +73,7 @@ def test_both_paths_are_used(cases):
     assert (len(one), len(two), len(both)) == (25, 25, 50)
     # The toy's stored images have streaks 1.5 times as strong.
     assert two.input_errors()[0] / one.input_errors()[0] == pytest.approx(2.25, rel=0.02)
-    assert both.input_errors()[0] == pytest.approx(
-        (one.input_errors()[0] + two.input_errors()[0]) / 2, rel=1e-3
-    )
+    assert both.input_errors()[0] == pytest.approx((one.input_errors()[0] + two.input_errors()[0]) / 2, rel=1e-3)
 
 
 def test_half_precision_costs_less_than_the_loss_can_show(cases):

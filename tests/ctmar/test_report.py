@@ -120,9 +120,7 @@ ROWS = [
 ]
 
 
-def write(
-    tmp_path, *, results=None, slices=(), settings=None, model_card=None, warnings=(), title="A report"
-):
+def write(tmp_path, *, results=None, slices=(), settings=None, model_card=None, warnings=(), title="A report"):
     path = tmp_path / "report.html"
     render_report(
         path,

@@ -11,9 +11,7 @@ from ctmar.errors import ModelError, UsageError
 from ctmar.network import CHANNELS, build
 from ctmar.weights import ModelCard, list_models, load_model, save_model
 
-CARD = ModelCard(
-    name="toy", arch="cnn", channels=CHANNELS[3], data={"patients_trained": ["p1"]}, licence="CC0-1.0"
-)
+CARD = ModelCard(name="toy", arch="cnn", channels=CHANNELS[3], data={"patients_trained": ["p1"]}, licence="CC0-1.0")
 
 
 @pytest.fixture

@@ -126,13 +126,9 @@ def test_polychromatic_refuses_nonsense():
 
 @pytest.mark.parametrize(("p", "photons", "scatter"), [(0.0, 1e5, 0.0), (3.0, 1e6, 0.0), (5.0, 1e6, 5000.0)])
 def test_variance_is_that_of_counted_photons(p, photons, scatter):
-    noisy = add_noise(
-        np.full(200_000, p), photons=photons, scatter_photons=scatter, rng=np.random.default_rng(0)
-    )
+    noisy = add_noise(np.full(200_000, p), photons=photons, scatter_photons=scatter, rng=np.random.default_rng(0))
     counts = photons * np.exp(-p) + scatter
-    assert noisy.var(dtype=np.float64) == pytest.approx(
-        1 / counts, rel=0.02
-    )  # 4.5 sigma of 2e5 samples is 1.4 %
+    assert noisy.var(dtype=np.float64) == pytest.approx(1 / counts, rel=0.02)  # 4.5 sigma of 2e5 samples is 1.4 %
     assert noisy.mean(dtype=np.float64) == pytest.approx(np.log(photons / counts), abs=0.01 / np.sqrt(counts))
 
 
@@ -317,8 +313,7 @@ def test_rays_of_a_bin_surround_its_centre(geometry):
     rod = {"ti": disc(fine_grid, 48)}
     image = np.full(GRID.shape, -1000.0)
     one, three = (
-        project_case(image, GRID, rod, fine_grid, geometry, rays_per_bin=n, device="cpu").metal["ti"]
-        for n in (1, 3)
+        project_case(image, GRID, rod, fine_grid, geometry, rays_per_bin=n, device="cpu").metal["ti"] for n in (1, 3)
     )
     assert one.shape == (4, 40, 1)
     np.testing.assert_allclose(three[..., 1], one[..., 0], atol=1e-3)

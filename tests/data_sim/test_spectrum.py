@@ -59,8 +59,7 @@ def test_energy_integrating_weighs_by_energy():
 
 def test_water_looks_denser_to_softer_tubes():
     attenuation = [
-        float(linear_attenuation("water", s.energies_kev) @ s.weights)
-        for s in map(load_spectrum, TUBE_POTENTIALS_KV)
+        float(linear_attenuation("water", s.energies_kev) @ s.weights) for s in map(load_spectrum, TUBE_POTENTIALS_KV)
     ]
     assert attenuation == sorted(attenuation, reverse=True)
 

@@ -62,9 +62,7 @@ class TestPixels:
             changed = np.zeros(pixels.shape, bool)
             changed[4:8] = k == 2
             np.testing.assert_array_equal(pixels[~changed], image.stored[~changed])
-            assert np.all(
-                np.abs(pixels[changed] * slope + intercept - corrected[changed]) <= slope / 2 + 1e-3
-            )
+            assert np.all(np.abs(pixels[changed] * slope + intercept - corrected[changed]) <= slope / 2 + 1e-3)
 
     def test_clips_to_bits_stored(self, tmp_path: Path) -> None:
         corrected = ramp_hu(1)[0]
@@ -174,7 +172,7 @@ class TestAttributes:
         assert "StationName" not in derived
         assert "DeviceSerialNumber" not in derived
         scanner, processor = derived.ContributingEquipmentSequence
-        assert (scanner.Manufacturer, scanner.DeviceSerialNumber) == ("ACME", "4711")
+        assert (scanner.Manufacturer, scanner.DeviceSerialNumber) == ("ctmar developers", "4711")
         assert scanner.PurposeOfReferenceCodeSequence[0].CodeValue == "109101"
         assert processor.PurposeOfReferenceCodeSequence[0].CodeValue == "109102"
 

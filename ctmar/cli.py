@@ -1,0 +1,460 @@
+"""The command line: flags, exit codes and messages; everything else is imported when a command needs it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctmar import __version__
+from ctmar.errors import CtmarError, SomeSlicesFailedError, UsageError
+
+if TYPE_CHECKING:
+    from ctmar.dicom.series import Found
+    from ctmar.pipeline import CorrectionSettings, SeriesResult
+    from ctmar.restorer import NetworkRestorer
+
+app = typer.Typer(
+    name="ctmar",
+    help="Simulate, learn and remove metal artifacts in CT. Not for diagnostic use.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
+Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags win over it.")]
+
+
+def main() -> None:
+    """Run the command line; every error that a user can meet ends in one sentence and its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    from ctmar.console import fail
+
+    try:
+        app()
+    except CtmarError as error:
+        fail(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        fail("interrupted; nothing was left behind.")
+        sys.exit(128 + signal.SIGINT)
+    except OSError as error:
+        if "CTMAR_DEBUG" in os.environ:
+            raise
+        fail(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}; nothing was left behind.")
+        sys.exit(1)
+    except Exception as error:
+        if "CTMAR_DEBUG" in os.environ:
+            raise
+        # the text of an unforeseen error could quote a header, so only its kind and place are shown
+        frame = error.__traceback__
+        while frame is not None and frame.tb_next is not None:
+            frame = frame.tb_next
+        where = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
+        fail(f"internal error ({type(error).__name__} at {where}); set CTMAR_DEBUG=1 for the traceback.")
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def simulate(
+    source: Annotated[list[str], typer.Argument(help="DICOM folder, file or zip, NIfTI, or the word: phantom.")],
+    out: Annotated[Path, typer.Option(help="Folder for the database.")],
+    cases: Annotated[int | None, typer.Option(help="How many cases [100].")] = None,
+    seed: Annotated[int | None, typer.Option(help="What everything is drawn from [0].")] = None,
+    implants: Annotated[str | None, typer.Option(help="hip,shoulder,dental,spine,clip,random [all].")] = None,
+    materials: Annotated[str | None, typer.Option(help="ti,fe,cu,au,cocrmo,ss316l,amalgam [ti,fe,cu,au].")] = None,
+    kvp: Annotated[int | None, typer.Option(help="80, 100, 120 or 140 [120].")] = None,
+    photons: Annotated[float | None, typer.Option(help="Photons per ray in air [2e7].")] = None,
+    geometry: Annotated[str | None, typer.Option(help="arc, flat or parallel [arc].")] = None,
+    views: Annotated[int | None, typer.Option(help="Views per scan [984; 720 for parallel].")] = None,
+    bins: Annotated[int | None, typer.Option(help="Detector bins [920; 736 for parallel].")] = None,
+    config: Config = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Complete a database that was interrupted.")] = False,
+    device: Device = "auto",
+) -> None:
+    """Put metal into clean CT slices and scan them: a database for training and evaluation.
+
+    Example: `ctmar simulate clean-ct/ --out db --cases 100 --seed 1`
+    """
+    from ctmar.config import load_toml, settings_from
+    from ctmar.console import note, progress_bar, warn
+    from ctmar.simulation import SimulationSettings
+    from ctmar.simulation import simulate as run
+
+    values = load_toml(config) if config else {}
+    scan = {**values.pop("scan", {}), **_given(kvp=kvp, photons=photons)}
+    overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins)
+    overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
+    settings = settings_from(SimulationSettings, {**values, "scan": scan}, overrides=overrides, origin="simulation")
+    _check_device(device)
+    with progress_bar() as bar:
+        result = run(source, out, settings, workers=workers, resume=resume, device=device, progress=bar)
+    note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
+    for name, reason in result.failed:
+        warn(f"{name}: {reason}")
+    if result.failed:
+        raise SomeSlicesFailedError(f"{len(result.failed)} of {settings.cases} cases could not be simulated.")
+
+
+@app.command()
+def train(
+    database: Annotated[Path, typer.Argument(help="Folder made by ctmar simulate.")],
+    out: Annotated[Path, typer.Option(help="Weights to write, .safetensors; the card is put beside them.")],
+    arch: Annotated[str | None, typer.Option(help="Architecture [cnn].")] = None,
+    channels: Annotated[int | None, typer.Option(help="2, 3 or 5 input images [3].")] = None,
+    path: Annotated[str | None, typer.Option(help="raw, dicom or both [both].")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Passes over the patches [60].")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Patches a step [16].")] = None,
+    lr: Annotated[float | None, typer.Option(help="Initial learning rate.")] = None,
+    device: Device = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
+    config: Config = None,
+) -> None:
+    """Train a network on a database; patients are split, never slices.
+
+    Example: `ctmar train db --out my-model.safetensors --epochs 30`
+    """
+    from ctmar.config import TrainingSettings, load_toml, settings_from
+    from ctmar.console import note, progress_bar
+    from ctmar.training import train as run
+
+    given = _given(arch=arch, channels=channels, path=path, epochs=epochs, batch_size=batch_size, lr=lr)
+    settings = settings_from(TrainingSettings, load_toml(config) if config else {}, overrides=given, origin="training")
+    with progress_bar() as bar:
+        total = 0
+
+        def tell(epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
+            nonlocal total
+            total = epochs * batches
+            bar("training", (epoch - 1) * batches + batch, total)
+
+        card = run(database, out, settings, device=device, resume=resume, progress=tell)
+    metrics = card.metrics
+    note(f"{out}: validation {metrics['validation']:.3e} (1/cm)^2 at epoch {metrics['best_epoch']}")
+    inputs = ", ".join(f"{name} {value:.3e}" for name, value in metrics["validation_of_inputs"].items())
+    note(f"the inputs have: {inputs}")
+
+
+@app.command()
+def correct(
+    source: Annotated[Path, typer.Argument(help="DICOM folder, file or zip; or a case file, or a folder of them.")],
+    out: Annotated[Path, typer.Option(help="Folder for the corrected series; or the case file to write.")],
+    method: Annotated[str, typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, cnn or cnn-mar.")] = "cnn-mar",
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
+    metal_threshold: Annotated[float, typer.Option(help="HU from which on a pixel is metal.")] = 2500.0,
+    mask: Annotated[Path | None, typer.Option(help="Your own metal mask: .npy, NIfTI, or PNG for one slice.")] = None,
+    series: Annotated[str | None, typer.Option(help="UID of the series to correct.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Correct all series.")] = False,
+    seg: Annotated[bool, typer.Option("--seg", help="Write the metal as DICOM SEG too.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Write report.html and report.json too.")] = False,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json_: Json = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+) -> None:
+    """Remove metal artifacts from a DICOM series, or from case files with raw data.
+
+    Example: `ctmar correct series/ --out corrected --report`
+    """
+    from ctmar.methods import METHODS
+    from ctmar.pipeline import CorrectionSettings
+
+    if method not in METHODS:
+        raise UsageError(f"there is no method {method!r}{_nearest(method, METHODS)}.")
+    _check_device(device)
+    settings = CorrectionSettings(method, metal_threshold, mask, seg, report, device, overwrite)
+    if _is_case_source(source):
+        _correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
+    else:
+        _correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)
+
+
+@app.command()
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="Folder of case files with reference images.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.csv, metrics.json and report.html.")],
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
+    device: Device = "auto",
+    json_: Json = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+) -> None:
+    """Score every method on every case, on the raw-data and on the DICOM path.
+
+    Example: `ctmar evaluate db --out results`
+    """
+    from ctmar.console import note, print_json, print_metrics, progress_bar, warn
+    from ctmar.evaluation import evaluate as run
+    from ctmar.evaluation import trained_on, write_results
+    from ctmar.files import building
+    from ctmar.metrics import summarise
+    from ctmar.report import render_report
+    from ctmar.restorer import NetworkRestorer
+
+    _check_device(device)
+    restorer = NetworkRestorer(model, device=device)
+    with building(out, overwrite=overwrite) as folder:
+        with progress_bar() as bar:
+            rows, skipped = run(
+                source, restorer=restorer, device=device, progress=lambda done, n: bar("evaluating", done, n)
+            )
+        warnings = [f"{name}: {reason}" for name, reason in skipped]
+        seen = trained_on(source, restorer.card)
+        if seen:
+            warnings.append(f"The model has seen {len(seen)} of these patients in training: its figures flatter it.")
+        write_results(rows, folder)
+        render_report(
+            folder / "report.html",
+            title="Evaluation",
+            results=rows,
+            slices=[],
+            settings={"cases": len({row["case"] for row in rows}), "model": restorer.card.name},
+            model_card=_card(restorer),
+            warnings=warnings,
+        )
+    for text in warnings:
+        warn(text)
+    if json_:
+        print_json(rows)
+    else:
+        print_metrics(summarise(rows))
+        note(f"{out}: metrics.csv, metrics.json, report.html")
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder to make.")],
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+) -> None:
+    """The whole way with nothing but this program: phantom, simulation, correction, evaluation.
+
+    Example: `ctmar demo --out demo-out`
+    """
+    from ctmar.console import note, print_metrics, progress_bar
+    from ctmar.demo import run_demo
+    from ctmar.metrics import summarise
+
+    _check_device(device)
+    with progress_bar() as bar:
+        rows = run_demo(out, device=device, overwrite=overwrite, progress=bar)
+    print_metrics(summarise(rows))
+    note(f"{out}: corrected/*.dcm, metrics.json, report.html (not for diagnostic use)")
+
+
+@app.command()
+def info(json_: Json = False) -> None:
+    """Version, devices, backends and what is missing, models and their hashes."""
+    from ctmar.console import out, print_json
+    from ctmar.info import collect
+
+    values = collect()
+    if json_:
+        print_json(values)
+        return
+    for name, value in values.items():
+        if isinstance(value, dict):
+            out.print(f"{name}:", markup=False)
+            for key, entry in value.items():
+                out.print(f"  {key}: {entry}", markup=False, soft_wrap=True)
+        else:
+            out.print(f"{name}: {value}", markup=False, soft_wrap=True)
+
+
+def _correct_dicom(
+    source: Path,
+    out: Path,
+    settings: CorrectionSettings,
+    model: str,
+    *,
+    uid: str | None,
+    all_: bool,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    from dataclasses import asdict
+
+    from ctmar.console import note, print_json, progress_bar, warn
+    from ctmar.dicom.series import choose_series, find_series
+    from ctmar.files import building, refuse_existing
+    from ctmar.pipeline import correct_series
+
+    found = find_series(source)
+    _say_skipped(found)
+    chosen = choose_series(found, uid=uid, all_=all_)
+    refuse_existing(out, overwrite=settings.overwrite)
+    targets = [out] if len(chosen) == 1 else [out / f"series-{k:03d}" for k in range(1, len(chosen) + 1)]
+    for one in chosen:
+        for text in one.warnings:
+            warn(text)
+    if dry_run:
+        _dry_run(chosen, targets, settings, as_json=as_json)
+        return
+    restorer = _restorer(settings, model)
+    results: list[SeriesResult] = []
+    with progress_bar() as bar:
+        if len(chosen) == 1:
+            results = [
+                correct_series(
+                    chosen[0], out, settings, restorer=restorer, progress=lambda done, n: bar("correcting", done, n)
+                )
+            ]
+        else:
+            with building(out, overwrite=settings.overwrite) as folder:
+                for one, target in zip(chosen, targets, strict=True):
+                    results.append(
+                        correct_series(
+                            one,
+                            folder / target.name,
+                            settings,
+                            restorer=restorer,
+                            progress=lambda done, n, name=target.name: bar(f"correcting {name}", done, n),
+                        )
+                    )
+    if as_json:
+        print_json([asdict(result) for result in results])
+    for result, target in zip(results, targets, strict=True):
+        for text in result.warnings:
+            if "No metal" in text:
+                warn(text)
+        note(f"{target}: {result.corrected} of {len(result.slices)} slices corrected; not for diagnostic use.")
+        for slice_ in result.failed:
+            warn(f"slice {slice_.number}: {slice_.message}")
+    failures = sum(len(result.failed) for result in results)
+    if failures:
+        raise SomeSlicesFailedError(f"{failures} slices could not be corrected; they are listed above.")
+
+
+def _correct_cases(
+    source: Path, out: Path, settings: CorrectionSettings, model: str, *, as_json: bool, dry_run: bool
+) -> None:
+    from ctmar.console import note, print_json, progress_bar, warn
+    from ctmar.database import list_cases, read_info
+    from ctmar.files import building, refuse_existing
+    from ctmar.raw import correct_case
+
+    refuse_existing(out, overwrite=settings.overwrite)
+    if source.is_file():
+        if dry_run:
+            read_info(source)
+            note(f"would correct {source} by {settings.method} and write {out}")
+            return
+        correct_case(source, out, settings, restorer=_restorer(settings, model))
+        done, failed = [out], {}
+    else:
+        files = list_cases(source)
+        if dry_run:
+            note(f"would correct {len(files)} case files by {settings.method} and write them to {out}")
+            return
+        restorer = _restorer(settings, model)
+        done, failed = [], {}
+        with building(out, overwrite=settings.overwrite) as folder, progress_bar() as bar:
+            for count, file in enumerate(files, start=1):
+                try:
+                    correct_case(file, folder / file.name, settings, restorer=restorer)
+                    done.append(out / file.name)
+                except CtmarError as error:
+                    failed[file.name] = str(error)
+                bar("correcting", count, len(files))
+    if as_json:
+        print_json({"method": settings.method, "written": done, "failed": failed})
+    note(f"{out}: {len(done)} case file(s) corrected by {settings.method}.")
+    for text in failed.values():
+        warn(text)
+    if failed:
+        raise SomeSlicesFailedError(f"{len(failed)} case files could not be corrected; they are listed above.")
+
+
+def _dry_run(chosen: list[Any], targets: list[Path], settings: CorrectionSettings, *, as_json: bool) -> None:
+    from ctmar.console import note, print_json, progress_bar
+    from ctmar.pipeline import find_metal
+
+    listing = []
+    with progress_bar() as bar:
+        for one, target in zip(chosen, targets, strict=True):
+            numbers = []
+            for number, _, metal in find_metal(one, settings):
+                if metal.any():
+                    numbers.append(number)
+                bar("looking for metal", number, len(one.slices))
+            listing.append(
+                {"series": one.uid, "slices": len(one.slices), "slices_with_metal": numbers, "out": str(target)}
+            )
+    if as_json:
+        print_json(listing)
+    for item in listing:
+        note(f"{item['series']}: {item['slices']} slices, {len(item['slices_with_metal'])} with metal -> {item['out']}")
+
+
+def _say_skipped(found: Found) -> None:
+    from collections import Counter
+
+    from ctmar.console import note
+
+    for reason, count in Counter(s.reason.split(" as ")[0] for s in found.skipped).most_common():
+        note(f"skipped {count} file(s): {reason}")
+
+
+def _restorer(settings: CorrectionSettings, model: str) -> NetworkRestorer | None:
+    from ctmar.pipeline import NEEDS_NETWORK
+
+    if settings.method not in NEEDS_NETWORK:
+        return None
+    from ctmar.restorer import NetworkRestorer
+
+    return NetworkRestorer(model, device=settings.device)
+
+
+def _card(restorer: NetworkRestorer) -> dict[str, Any]:
+    """The model card without its long lists."""
+    from dataclasses import asdict
+
+    card = asdict(restorer.card)
+    card["data"] = {k: len(v) if isinstance(v, list | tuple) else v for k, v in card["data"].items()}
+    card["metrics"] = {k: v for k, v in card["metrics"].items() if k != "curve"}
+    return card
+
+
+def _is_case_source(source: Path) -> bool:
+    return source.suffix == ".h5" or (source.is_dir() and any(source.glob("*.h5")))
+
+
+def _check_device(device: str) -> None:
+    from data_sim.projection import choose_device
+
+    try:
+        choose_device(device)
+    except ValueError as error:
+        raise UsageError(f"{error}.") from None
+
+
+def _given(**values: Any) -> dict[str, Any]:
+    """The flags that were given."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _nearest(name: str, known: tuple[str, ...]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"

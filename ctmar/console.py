@@ -1,0 +1,87 @@
+"""What people see in the terminal: messages and progress on stderr, tables and JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+
+class Bar(Protocol):
+    """A progress bar: what is going on, how much is done, of how much."""
+
+    def __call__(self, what: str, done: int, total: int) -> None: ...
+
+
+@contextmanager
+def progress_bar() -> Iterator[Bar]:
+    """A bar on stderr that disappears when the work is done; nothing is drawn where stderr is no terminal."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def update(what: str, done: int, total: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=total)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield update
+
+
+def note(text: str) -> None:
+    """A line for people."""
+    err.print(text, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A line that should not be overlooked."""
+    err.print(f"[yellow]warning:[/yellow] {_plain(text)}", soft_wrap=True)
+
+
+def fail(text: str) -> None:
+    """The sentence that ends a command."""
+    err.print(f"[red]ctmar:[/red] {_plain(text)}", soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """The machine-readable result."""
+    json.dump(value, sys.stdout, indent=1, default=str)
+    sys.stdout.write("\n")
+
+
+def print_metrics(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Means by path and method."""
+    table = Table(title="Mean over the cases; metal pixels excluded")
+    for name, justify in (("path", "left"), ("method", "left"), ("RMSE HU", "right")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for name in ("RMSE body HU", "SSIM", "cases"):
+        table.add_column(name, justify="right")
+    before = None
+    for row in rows:
+        if before not in (None, row["path"]):
+            table.add_section()
+        before = row["path"]
+        figures = (f"{row['rmse_hu']:.1f}", f"{row['rmse_body_hu']:.1f}", f"{row['ssim']:.3f}", str(row["n"]))
+        table.add_row(str(row["path"]), str(row["method"]), *figures)
+    out.print(table)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)

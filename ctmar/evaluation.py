@@ -1,0 +1,152 @@
+"""RMSE, SSIM and the clinical metrics of every method on every case of a database."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctmar.database import Case, list_cases, read_case, read_info
+from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
+from ctmar.methods import METHODS, Correction, Restorer
+from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
+from ctmar.weights import ModelCard
+from data_sim.projection import Projector
+from data_sim.scanner import STORED_HU
+
+PATHS = ("raw", "dicom")
+
+LIMIT = "limit"
+"""The trace replaced with the reference image as prior: what no method can pass."""
+
+_CASES_AT_ONCE = 16
+
+Tell = Callable[[int, int], None]
+
+
+def evaluate(
+    source: Path, *, restorer: Restorer | None = None, device: str = "auto", progress: Tell | None = None
+) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
+    """Score every method on every case of a folder, on both paths.
+
+    Images that a case holds are taken as they are; the others are computed. Names in `image/` that are no method of
+    ours are scored too, so that another tool's images can be put beside them.
+
+    Parameters
+    ----------
+    source
+        Folder of case files, or one of them.
+    restorer
+        The network; without one the methods that need it are left out.
+
+    Returns
+    -------
+    rows
+        For each case, path and method: case, path, method, rmse_hu, rmse_body_hu, ssim, streak_hu, bone_dice.
+    skipped
+        (name, reason) of files that could not be scored.
+
+    Raises
+    ------
+    NoUsableSeriesError
+        Where there is no case with a reference image.
+    """
+    tell = progress or (lambda *_: None)
+    files = [source] if source.is_file() else list_cases(source)
+    rows: list[dict[str, Any]] = []
+    skipped: list[tuple[str, str]] = []
+    done = 0
+    for batch in _batches(files, skipped):
+        cases = {}
+        for path in batch:
+            try:
+                cases[path.stem] = _checked(read_case(path))
+            except UnsupportedInputError as error:
+                skipped.append((path.name, str(error)))
+        if cases:
+            rows += _evaluate_batch(cases, restorer, device)
+        done += len(batch)
+        tell(done, len(files))
+    if not rows:
+        raise NoUsableSeriesError(f"{source}: no case with a reference image and a metal mask to compare with.")
+    return sorted(rows, key=lambda row: row["case"]), skipped
+
+
+def write_results(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write metrics.json and metrics.csv."""
+    finite = [{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()} for row in rows]
+    (folder / "metrics.json").write_text(json.dumps(finite, indent=1), encoding="utf-8")
+    with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def trained_on(source: Path, card: ModelCard) -> list[str]:
+    """Patients of a database that a model has seen in training or in choosing its weights."""
+    seen = {*card.data.get("patients_trained", ()), *card.data.get("patients_validated", ())}
+    files = [source] if source.is_file() else list_cases(source)
+    return sorted({read_info(path).patient for path in files} & seen)
+
+
+def _checked(case: Case) -> Case:
+    if "reference" not in case.images or case.mask_metal is None or "uncorrected" not in case.images:
+        raise UnsupportedInputError("has no reference image, uncorrected image or metal mask to compare with")
+    return case
+
+
+def _batches(files: Sequence[Path], skipped: list[tuple[str, str]]) -> Iterator[list[Path]]:
+    """Files that share geometry and grid, a few at a time."""
+    groups: dict[Any, list[Path]] = defaultdict(list)
+    for path in files:
+        try:
+            info = read_info(path)
+        except UnsupportedInputError as error:
+            skipped.append((path.name, str(error)))
+            continue
+        groups[info.geometry, info.grid, info.mu_water_per_mm].append(path)
+    for group in groups.values():
+        for start in range(0, len(group), _CASES_AT_ONCE):
+            yield group[start : start + _CASES_AT_ONCE]
+
+
+def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device: str) -> list[dict[str, Any]]:
+    first = next(iter(cases.values()))
+    projector = Projector(first.geometry, first.grid, device=device)
+    metal = np.stack([np.asarray(case.mask_metal) for case in cases.values()])
+    reference_hu = np.stack([case.images["reference"] for case in cases.values()])
+    methods = [m for m in METHODS if restorer is not None or not m.startswith("cnn")]
+    rows = []
+    for path in PATHS:
+        known = _known(cases.values(), path)
+        shared = {"mu_water_per_mm": first.mu_water_per_mm, "restorer": restorer, "known": known}
+        if path == "raw":
+            sinograms = np.stack([case.sinogram_metal for case in cases.values()])
+            correction = Correction(sinograms, known["uncorrected"], metal, projector, **shared)
+        else:
+            stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
+            correction = Correction.of_image(stored_hu, metal, projector, **shared)
+        images = {name: stack for name, stack in known.items() if name not in METHODS}
+        images = {**correction.images(methods), **images, LIMIT: correction.replace_with_prior(reference_hu)}
+        for index, (name, case) in enumerate(cases.items()):
+            body = case.mask_body if case.mask_body is not None else body_mask(reference_hu[index])
+            for method, stack in images.items():
+                image_hu = stack[index]
+                scores = evaluate_image(image_hu, reference_hu[index], metal[index], body)
+                clinical = clinical_metrics(image_hu, reference_hu[index], metal[index], pixel_mm=case.grid.pixel_mm)
+                rows.append({"case": name, "path": path, "method": method, **scores, **clinical})
+    return rows
+
+
+def _known(cases: Any, path: str) -> dict[str, np.ndarray]:
+    """Stacks of the images that all of the cases hold for a path."""
+    stored = [case.images if path == "raw" or not case.dicom_images else case.dicom_images for case in cases]
+    if path == "dicom" and not all(case.dicom_images for case in cases):
+        return {"uncorrected": np.stack([case.images["uncorrected"] for case in cases])}
+    names = set.intersection(*(set(images) for images in stored)) - {"reference", "corrected", "cnn", "cnn-mar"}
+    return {name: np.stack([images[name] for images in stored]) for name in sorted(names)}

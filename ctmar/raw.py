@@ -1,0 +1,64 @@
+"""Case files in, case files with a corrected image out: correction of measured sinograms."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from ctmar.database import Case, read_case, write_case
+from ctmar.masks import read_mask
+from ctmar.methods import Correction, Restorer
+from ctmar.pipeline import CorrectionSettings
+from ctmar.segmentation import metal_mask
+from data_sim.projection import Projector
+from data_sim.scanner import KERNEL
+from data_sim.units import mu_to_hu
+
+
+def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, restorer: Restorer | None = None) -> Case:
+    """Correct one case file and write it, with `image/<method>` and `image/corrected` added, to `out`.
+
+    Only what the format calls needed must be there: an uncorrected image is reconstructed, and metal segmented in it,
+    where the file has none.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where the file is no usable case file.
+    """
+    case = prepare(read_case(source), settings)
+    image = correction_of(case, settings, restorer=restorer).image(settings.method)[0]
+    images = {**case.images, settings.method: image, "corrected": image}
+    case = replace(case, images=images)
+    write_case(out, case)
+    return case
+
+
+def prepare(case: Case, settings: CorrectionSettings) -> Case:
+    """The case with an uncorrected image and a metal mask."""
+    images = dict(case.images)
+    if "uncorrected" not in images:
+        projector = Projector(case.geometry, case.grid, device=settings.device)
+        images["uncorrected"] = mu_to_hu(projector.fbp(case.sinogram_metal, window=KERNEL), case.mu_water_per_mm)
+    mask = case.mask_metal
+    if settings.mask is not None:
+        mask = read_mask(settings.mask, (1, *case.grid.shape))[0]
+    elif mask is None:
+        mask = metal_mask(images["uncorrected"], threshold_hu=settings.metal_threshold_hu, pixel_mm=case.grid.pixel_mm)
+    return replace(case, images=images, mask_metal=mask)
+
+
+def correction_of(case: Case, settings: CorrectionSettings, *, restorer: Restorer | None = None) -> Correction:
+    """The raw-data correction of a prepared case."""
+    if case.mask_metal is None:
+        raise ValueError("the case is not prepared: it has no metal mask")
+    return Correction(
+        case.sinogram_metal[None],
+        case.images["uncorrected"][None],
+        np.asarray(case.mask_metal)[None],
+        Projector(case.geometry, case.grid, device=settings.device),
+        mu_water_per_mm=case.mu_water_per_mm,
+        restorer=restorer,
+    )
