@@ -289,6 +289,7 @@ def _correct_dicom(
     dry_run: bool,
 ) -> None:
     from dataclasses import asdict
+    from functools import partial
 
     from ctmar.console import note, print_json, progress_bar, warn
     from ctmar.dicom.series import choose_series, find_series
@@ -310,23 +311,14 @@ def _correct_dicom(
     results: list[SeriesResult] = []
     with progress_bar() as bar:
         if len(chosen) == 1:
-            results = [
-                correct_series(
-                    chosen[0], out, settings, restorer=restorer, progress=lambda done, n: bar("correcting", done, n)
-                )
-            ]
+            tell = partial(bar, "correcting")
+            results.append(correct_series(chosen[0], out, settings, restorer=restorer, progress=tell))
         else:
             with building(out, overwrite=settings.overwrite) as folder:
                 for one, target in zip(chosen, targets, strict=True):
-                    results.append(
-                        correct_series(
-                            one,
-                            folder / target.name,
-                            settings,
-                            restorer=restorer,
-                            progress=lambda done, n, name=target.name: bar(f"correcting {name}", done, n),
-                        )
-                    )
+                    tell = partial(bar, f"correcting {target.name}")
+                    where = folder / target.name
+                    results.append(correct_series(one, where, settings, restorer=restorer, progress=tell))
     if as_json:
         print_json([asdict(result) for result in results])
     for result, target in zip(results, targets, strict=True):
@@ -350,20 +342,21 @@ def _correct_cases(
     from ctmar.raw import correct_case
 
     refuse_existing(out, overwrite=settings.overwrite)
+    failed: dict[str, str] = {}
     if source.is_file():
         if dry_run:
             read_info(source)
             note(f"would correct {source} by {settings.method} and write {out}")
             return
         correct_case(source, out, settings, restorer=_restorer(settings, model))
-        done, failed = [out], {}
+        done = [out]
     else:
         files = list_cases(source)
         if dry_run:
             note(f"would correct {len(files)} case files by {settings.method} and write them to {out}")
             return
         restorer = _restorer(settings, model)
-        done, failed = [], {}
+        done = []
         with building(out, overwrite=settings.overwrite) as folder, progress_bar() as bar:
             for count, file in enumerate(files, start=1):
                 try:

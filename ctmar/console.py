@@ -19,7 +19,9 @@ out = Console(highlight=False)
 class Bar(Protocol):
     """A progress bar: what is going on, how much is done, of how much."""
 
-    def __call__(self, what: str, done: int, total: int) -> None: ...
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Move the bar, or start it."""
+        ...
 
 
 @contextmanager

@@ -124,7 +124,7 @@ def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device
     rows = []
     for path in PATHS:
         known = _known(cases.values(), path)
-        shared = {"mu_water_per_mm": first.mu_water_per_mm, "restorer": restorer, "known": known}
+        shared: dict[str, Any] = {"mu_water_per_mm": first.mu_water_per_mm, "restorer": restorer, "known": known}
         if path == "raw":
             sinograms = np.stack([case.sinogram_metal for case in cases.values()])
             correction = Correction(sinograms, known["uncorrected"], metal, projector, **shared)

@@ -183,7 +183,7 @@ class Correction:
 
     def _prior_sinogram(self, prior_mu: Stack) -> Stack:
         """Forward projection where it is needed: on the trace and on the bins beside it."""
-        near = self.trace.any(axis=0)
+        near = np.asarray(self.trace.any(axis=0))
         near[:, 1:] |= near[:, :-1].copy()
         near[:, :-1] |= near[:, 1:].copy()
         return self.projector.forward(prior_mu, rays=near)

@@ -57,5 +57,5 @@ def normalized_interpolation(
     float32, same shape; equal to `sinogram` outside the trace
     """
     prior = np.maximum(prior_sinogram, np.float32(_FLOOR))
-    filled = interpolate_trace(sinogram / prior, trace) * prior
+    filled = interpolate_trace((sinogram / prior).astype(np.float32), trace) * prior
     return np.where(trace, filled, sinogram)

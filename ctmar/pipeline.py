@@ -230,7 +230,7 @@ def grid_of(source: Slice) -> ImageGrid:
         raise UnsupportedInputError(
             f"{source.file.file.name}: its pixels are {rows_mm:g} x {cols_mm:g} mm; only square ones are supported."
         )
-    return ImageGrid(*source.image_hu.shape, rows_mm)
+    return ImageGrid(len(source.image_hu), source.image_hu.shape[1], rows_mm)
 
 
 def reprojection_geometry(grid: ImageGrid) -> FanArc:
@@ -332,7 +332,7 @@ def _correct_batch(
 def _header(dataset: Dataset) -> Dataset:
     """The data set without its pixels."""
     header = Dataset()
-    header.update({tag: dataset.get_item(tag) for tag in dataset if tag.tag != 0x7FE00010})  # type: ignore[union-attr]
+    header.update({tag: dataset.get_item(tag) for tag in dataset.keys() if tag != 0x7FE00010})  # noqa: SIM118
     header.file_meta = dataset.file_meta
     return header
 

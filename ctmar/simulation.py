@@ -51,7 +51,8 @@ _PLACEMENT_ATTEMPTS = 10
 Done = Callable[[str, int, int], None]
 """Told what is going on, how many are done and of how many."""
 
-A, B = TypeVar("A"), TypeVar("B")
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -325,7 +326,7 @@ def _each(function: Callable[[A], B], items: Sequence[A], workers: int) -> Itera
 def _use_threads(threads: int) -> None:
     import numba
 
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, numba.get_num_threads()))
 
 
 def _write_index(

@@ -122,7 +122,7 @@ def _load_dicom(file: SliceFile) -> tuple[NDArray[np.float32], ImageGrid, str]:
     if abs(rows_mm - cols_mm) > 1e-3 * rows_mm:
         raise UnsupportedInputError(f"{file.file.name}: its pixels are not square; resample the series first.")
     identity = str(found.dataset.get("PatientID") or found.dataset.get("StudyInstanceUID", ""))
-    return found.image_hu, ImageGrid(*found.image_hu.shape, rows_mm), pseudonym(identity)
+    return found.image_hu, ImageGrid(len(found.image_hu), found.image_hu.shape[1], rows_mm), pseudonym(identity)
 
 
 def _phantom() -> Iterator[SourceSlice]:
@@ -164,4 +164,4 @@ def _load_nifti(volume: object, name: str, index: int) -> tuple[NDArray[np.float
         raise UnsupportedInputError(f"{name}: its pixels are not square; resample the volume first.")
     image = np.asarray(volume.dataobj[..., index], np.float32)  # type: ignore[attr-defined]
     image_hu = np.ascontiguousarray(np.maximum(image, -1000)[::-1, ::-1].T)
-    return image_hu, ImageGrid(*image_hu.shape, x_mm), pseudonym(name)
+    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], x_mm), pseudonym(name)

@@ -42,11 +42,11 @@ class ImageGrid:
 
     def x_mm(self) -> NDArray[np.float64]:
         """X of the pixel centres, shape (cols,)."""
-        return (np.arange(self.cols) - (self.cols - 1) / 2) * self.pixel_mm + self.centre_x_mm
+        return (np.arange(self.cols, dtype=np.float64) - (self.cols - 1) / 2) * self.pixel_mm + self.centre_x_mm
 
     def y_mm(self) -> NDArray[np.float64]:
         """Y of the pixel centres, shape (rows,); decreasing."""
-        return ((self.rows - 1) / 2 - np.arange(self.rows)) * self.pixel_mm + self.centre_y_mm
+        return ((self.rows - 1) / 2 - np.arange(self.rows, dtype=np.float64)) * self.pixel_mm + self.centre_y_mm
 
     def index_of(self, x_mm: float, y_mm: float) -> tuple[float, float]:
         """Fractional (row, col) of a point."""
@@ -98,11 +98,11 @@ class _Scan:
 
     def view_angles_rad(self) -> NDArray[np.float64]:
         """View angles b, shape (views,)."""
-        return np.arange(self.views) * (self.arc_rad / self.views)
+        return np.arange(self.views, dtype=np.float64) * (self.arc_rad / self.views)
 
     def bin_offsets(self) -> NDArray[np.float64]:
         """Bin positions from the detector centre in units of one bin, shape (bins,)."""
-        return np.arange(self.bins) - (self.bins - 1) / 2
+        return np.arange(self.bins, dtype=np.float64) - (self.bins - 1) / 2
 
     def line_coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Theta (rad) and s (mm) of every ray, each (views, bins); rays run along (sin theta, -cos theta)."""
@@ -181,7 +181,7 @@ class Parallel(_Scan):
     views: int = 720
     bins: int = 736
     bin_pitch_mm: float = 1.0
-    arc_rad: float = float(np.pi)  # type: ignore[misc]
+    arc_rad: float = float(np.pi)
 
     def line_coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Theta = b and s = (d - (bins-1)/2) bin_pitch_mm, each (views, bins)."""
@@ -208,6 +208,7 @@ def geometry_from_dict(values: Mapping[str, Any]) -> Geometry:
             expected = set(cls.__dataclass_fields__) - {"type"}
             if set(fields) != expected:
                 raise ValueError(f"geometry {kind} needs exactly {sorted(expected)}, not {sorted(fields)}")
-            whole = {k: int(v) if k in ("views", "bins") else float(v) for k, v in fields.items()}
-            return cls(**whole)
+            whole: dict[str, Any] = {k: int(v) if k in ("views", "bins") else float(v) for k, v in fields.items()}
+            geometry: Geometry = cls(**whole)
+            return geometry
     raise ValueError(f"unknown geometry type {kind!r}: expected fan-arc, fan-flat or parallel")

@@ -222,7 +222,7 @@ def simulate_slices(
     images = projector.fbp(sinograms.reshape(-1, *geometry.shape), window=KERNEL).reshape(2, *images_hu.shape)
     uncorrected_hu, reference_hu = mu_to_hu(images, MU_WATER_PER_MM)
     stored_hu = np.clip(np.rint(uncorrected_hu), *STORED_HU)
-    return SimulatedSlices(*sinograms, uncorrected_hu, reference_hu, stored_hu, metal)
+    return SimulatedSlices(sinograms[0], sinograms[1], uncorrected_hu, reference_hu, stored_hu, metal)
 
 
 def _split_bins(geometry: Geometry, parts: int) -> Geometry:

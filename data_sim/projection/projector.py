@@ -168,7 +168,7 @@ def _as_stack(values: ArrayLike, shape: tuple[int, int], what: str, whose: str) 
 
 def _bounding_box(stack: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
     """(row0, row1, col0, col1) of what is not zero anywhere in the stack."""
-    used = stack.any(axis=0)
+    used = np.asarray(stack.any(axis=0))
     rows, cols = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
     if rows.size == 0:
         return None

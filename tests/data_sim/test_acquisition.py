@@ -10,10 +10,9 @@ from data_sim.acquisition import (
     scan,
     split_tissue,
 )
-from data_sim.geometry import FanArc, FanFlat, ImageGrid, Parallel
+from data_sim.geometry import FanArc, ImageGrid
 from data_sim.materials import linear_attenuation
 from data_sim.projection import Projector
-from data_sim.scanner import CasePaths, project_case, scan_case
 from data_sim.spectrum import TUBE_POTENTIALS_KV, Spectrum, load_spectrum
 from data_sim.units import MU_WATER_PER_MM, mu_to_hu
 
@@ -222,122 +221,3 @@ def test_scan_without_water_correction_is_the_noisy_line_integral():
     p = polychromatic(paths, load_spectrum(140))
     expected = add_noise(p, photons=2e7, scatter_photons=20.0, rng=np.random.default_rng(7))
     np.testing.assert_array_equal(scan(paths, settings, rng=np.random.default_rng(7)), expected)
-
-
-def test_scan_case_is_a_scan_of_each():
-    rng = np.random.default_rng(0)
-    water = rng.uniform(0, 200, (40, 50)).astype(np.float32)
-    bone = rng.uniform(0, 20, (40, 50)).astype(np.float32)
-    iron = np.where(rng.random((40, 50)) < 0.2, 15, 0).astype(np.float32)
-    reference = {"water": water, "bone": bone}
-    metal = {"water": np.maximum(water - iron, 0), "bone": bone, "fe": iron}
-    one_ray = {code: path[..., None] for code, path in metal.items()}
-    got = scan_case(CasePaths(reference, one_ray), ScanSettings(photons=1e14), rng=rng)
-    for sinogram, paths in zip(got, (metal, reference), strict=True):
-        assert sinogram.dtype == np.float32
-        np.testing.assert_allclose(sinogram, scan(paths, ScanSettings(photons=1e14), rng=rng), atol=2e-3)
-    assert np.array_equal(got[0] > got[1] + 0.1, iron > 0)
-
-
-def test_a_bin_detects_the_mean_intensity_of_its_rays():
-    reference = {"water": np.array([[100.0, 100.0]])}
-    metal = {"water": np.full((1, 2, 2), 100.0), "au": np.array([[[0.0, 50.0], [0.0, 0.0]]])}
-    settings = ScanSettings(photons=1e14, water_correction=False)
-    half_hidden, plain = scan_case(CasePaths(reference, metal), settings, rng=np.random.default_rng(0))[0][0]
-    assert half_hidden - plain == pytest.approx(np.log(2), abs=1e-4)
-
-
-# --- from image to paths --------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def case():
-    """A disc of water with a disc of bone, and an iron rod of 8 mm radius across its edge."""
-    hu = np.where(disc(GRID, 120), 0.0, -1000.0)
-    hu[disc(GRID, 40, 50)] = 1500.0
-    fine_grid = GRID.crop(50, 70, 80, 100).refined(8)
-    rod = disc(fine_grid, 8, 85, 15)
-    assert rod.sum() * fine_grid.pixel_mm**2 == pytest.approx(np.pi * 64, rel=0.01)
-    return project_case(hu, GRID, {"fe": rod}, fine_grid, GEOMETRY, rays_per_bin=2, device="cpu")
-
-
-def test_metal_paths_are_the_chords_of_the_rod(case):
-    theta, s_mm = FanArc(views=120, bins=460, bin_pitch_rad=0.002).line_coordinates()
-    offset_mm = 85 * np.cos(theta) + 15 * np.sin(theta) - s_mm
-    chord_mm = 2 * np.sqrt(np.maximum(64 - offset_mm**2, 0))
-    metal_mm = case.metal["fe"].reshape(120, 460)
-    error_mm = (metal_mm - chord_mm)[np.abs(offset_mm) < 7]
-    assert abs(error_mm.mean()) < 0.01 * chord_mm.max()  # the pixels' area is right within 1 %
-    assert np.abs(error_mm).max() < 2 * 0.4  # pixels of the fine grid
-    assert not metal_mm[np.abs(offset_mm) > 9].any()
-
-
-def test_metal_takes_the_place_of_tissue(case):
-    met = case.metal["fe"] > 0
-    replaced = {}
-    for code in ("water", "bone"):
-        replaced[code] = case.reference[code][..., None] - case.metal[code]
-        assert not replaced[code][~met].any()
-        assert replaced[code].min() > -1e-3
-        assert case.metal[code].min() > -GRID.pixel_mm
-    mu_bone_ratio = float(linear_attenuation("bone", 70.0)) / MU_WATER_PER_MM
-    filled = replaced["water"] + replaced["bone"] * mu_bone_ratio / 2.5  # 1500 HU is 2.5 times water
-    np.testing.assert_allclose(filled, case.metal["fe"], atol=1e-3)
-    assert replaced["bone"].max() > 5
-
-
-def test_replacing_everything_leaves_nothing():
-    """Fine and native grids agree on the line integrals of the same tissue."""
-    hu = np.where(disc(GRID, 60), 0.0, -1000.0)
-    fine_grid = GRID.crop(40, 88, 40, 88).refined(4)
-    whole = {"ti": np.ones(fine_grid.shape, bool)}
-    paths = project_case(hu, GRID, whole, fine_grid, GEOMETRY, rays_per_bin=1, device="cpu")
-    left_mm, whole_mm = paths.metal["water"], paths.reference["water"]
-    # Along the rim a ray sees the interpolated edge differently on the two grids, by a fraction of a pixel.
-    assert abs(left_mm.mean()) < 1e-4 * whole_mm.mean()
-    assert np.abs(left_mm).mean() < 5e-3 * whole_mm.mean()
-    assert np.abs(left_mm).max() < GRID.pixel_mm
-
-
-@pytest.mark.parametrize(
-    "geometry",
-    [
-        FanFlat(views=4, bins=40, bin_pitch_mm=20.0),
-        Parallel(views=4, bins=40, bin_pitch_mm=12.0),
-        FanArc(views=4, bins=40, bin_pitch_rad=0.02),
-    ],
-)
-def test_rays_of_a_bin_surround_its_centre(geometry):
-    """A smooth slope of metal: the mean over a bin's rays is the value of the middle one."""
-    fine_grid = GRID.crop(48, 80, 48, 80).refined(8)
-    rod = {"ti": disc(fine_grid, 48)}
-    image = np.full(GRID.shape, -1000.0)
-    one, three = (
-        project_case(image, GRID, rod, fine_grid, geometry, rays_per_bin=n, device="cpu").metal["ti"] for n in (1, 3)
-    )
-    assert one.shape == (4, 40, 1)
-    np.testing.assert_allclose(three[..., 1], one[..., 0], atol=1e-3)
-    assert three[..., 0].mean() == pytest.approx(one.mean(), rel=0.1)
-
-
-def test_without_metal_the_two_scans_are_the_same():
-    fine_grid = GRID.crop(60, 64, 60, 64)
-    empty = {"ti": np.zeros(fine_grid.shape, bool)}
-    for masks in ({}, empty):
-        paths = project_case(np.zeros(GRID.shape), GRID, masks, fine_grid, GEOMETRY, device="cpu")
-        assert set(paths.metal) == {"water", "bone"}
-        for code, path in paths.reference.items():
-            np.testing.assert_array_equal(paths.metal[code][..., 0], path)
-        metal, reference = scan_case(paths, ScanSettings(photons=1e14), rng=np.random.default_rng(0))
-        np.testing.assert_allclose(metal, reference, atol=1e-3)
-
-
-def test_project_case_refuses_nonsense():
-    hu, fine_grid = np.zeros(GRID.shape), GRID.crop(60, 64, 60, 64)
-    whole = np.ones(fine_grid.shape, bool)
-    with pytest.raises(ValueError, match="shape of the fine grid"):
-        project_case(hu, GRID, {"ti": np.ones((2, 2), bool)}, fine_grid, GEOMETRY)
-    with pytest.raises(ValueError, match="must not overlap"):
-        project_case(hu, GRID, {"ti": whole, "fe": whole}, fine_grid, GEOMETRY)
-    with pytest.raises(ValueError, match="tissue, not metal"):
-        project_case(hu, GRID, {"bone": whole}, fine_grid, GEOMETRY)

@@ -1,5 +1,7 @@
 """Our kernels against ASTRA's, on its CPU models everywhere and on a GPU where there is one."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -35,15 +37,15 @@ def test_forward_agrees_with_the_line_models(geometry, grid):
 
 
 @each_geometry
-def test_forward_of_a_point_agrees(geometry):
-    """The centre of mass of every view, which no difference between line models moves."""
+def test_forward_of_a_small_disc_agrees(geometry):
+    """The centre of mass of every view: off by what pixels of 2 mm do to either line model, never on one side."""
     stack = raster(GRID, disc(1.0, 60.6, -71.2, 4.0)).astype(np.float32)[None]
     ours = Projector(geometry, GRID, device="cpu").forward(stack)[0].astype(float)
     theirs = astra.forward(stack, geometry, GRID, cuda=False)[0].astype(float)
     bins = np.arange(geometry.bins)
-    np.testing.assert_allclose(
-        (theirs * bins).sum(axis=1) / theirs.sum(axis=1), (ours * bins).sum(axis=1) / ours.sum(axis=1), atol=0.1
-    )
+    apart = (theirs * bins).sum(axis=1) / theirs.sum(axis=1) - (ours * bins).sum(axis=1) / ours.sum(axis=1)
+    assert rms(apart) < 0.06
+    assert abs(apart.mean()) < 0.005
 
 
 @each_geometry
@@ -59,9 +61,10 @@ def test_back_is_the_adjoint(geometry, grid):
 @each_geometry
 @pytest.mark.parametrize("grid", [GRID, OFF_CENTRE], ids=["centred", "off-centre"])
 def test_weighted_backprojection_agrees(geometry, grid):
-    data = np.random.default_rng(0).normal(size=(3, *geometry.shape)).astype(np.float32)
-    theirs = astra.backproject(data, geometry, grid, device="cpu")
-    ours = cpu.backproject_block(data, 4, geometry, grid)
+    few = replace(geometry, views=21)
+    data = np.random.default_rng(0).normal(size=(3, *few.shape)).astype(np.float32)
+    theirs = astra.backproject(data, few, grid, device="cpu")
+    ours = cpu.backproject_block(data, 4, few, grid)
     assert theirs.shape == ours.shape == (3, *grid.shape)
     np.testing.assert_allclose(theirs, ours, atol=1e-3 * ours.std())
 
@@ -85,7 +88,7 @@ def test_parallel_fbp_agrees_with_astras_own():
     astra_toolbox.data2d.delete([config["ProjectionDataId"], config["ReconstructionDataId"]])
     astra_toolbox.projector.delete(ids)
     ours = Projector(scan, GRID, device="cpu").fbp(p)
-    print(rms(theirs - ours), theirs.max(), ours.max())
+    print("XX", rms(theirs - ours) / ours.max(), abs(theirs - ours).max() / ours.max())
     assert rms(theirs - ours) < 0.02 * ours.max()
 
 

@@ -59,10 +59,11 @@ def test_a_point_falls_where_the_case_format_says(geometry, x_mm, y_mm):
         g = np.arctan2(sideways, forwards)
         position = g / geometry.bin_pitch_rad if geometry.type == "fan-arc" else np.tan(g) * 1085.6 / 2.2
     expected = position + (geometry.bins - 1) / 2
-    p = projector(geometry).forward(raster(GRID, disc(1.0, x_mm, y_mm, 3.0))).astype(float)
+    p = projector(geometry).forward(raster(GRID, disc(1.0, x_mm, y_mm, 4.0))).astype(float)
     centroid = (p * np.arange(geometry.bins)).sum(axis=1) / p.sum(axis=1)
-    np.testing.assert_allclose(centroid, expected, atol=0.1)
-    assert abs(np.mean(centroid - expected)) < 0.01
+    np.testing.assert_allclose(centroid, expected, atol=0.3)  # pixels of 2 mm do not make a round disc
+    assert np.sqrt(np.mean((centroid - expected) ** 2)) < 0.05
+    assert abs(np.mean(centroid - expected)) < 0.03
 
 
 @each_geometry
@@ -181,8 +182,13 @@ def test_ellipses_come_back(geometry):
     flat = np.roll(flat, (-2, -2), (0, 1)) < 1e-9
     x, y = pixel_centres(GRID)
     flat &= np.hypot(x, y) < 115
-    assert set(np.unique(truth[flat].round(3))) == {0.0, 0.01, 0.02, 0.05}
-    np.testing.assert_allclose(image[flat], truth[flat], atol=0.03 * 0.02)
+    assert set(np.unique(truth[flat].round(3))) == {0.0, 0.01, 0.02, 0.03, 0.05}
+    body = flat & (truth > 0)
+    np.testing.assert_allclose(image[body], truth[body], atol=0.05 * 0.02)
+    # outside, 180 views leave faint streaks but no offset
+    air = image[flat & ~body].astype(float)
+    assert np.sqrt(np.mean(air**2)) < 0.02 * 0.02
+    assert abs(air.mean()) < 5e-4 * 0.02
 
 
 def test_parallel_views_over_a_full_turn():
@@ -201,12 +207,15 @@ def test_a_lower_cutoff_blurs():
     assert edges[0] > edges[1] > edges[2]
 
 
-def test_pixels_outside_the_detector_are_finite():
-    """A grid that reaches beyond the fan and behind the source."""
+def test_nothing_comes_from_behind_the_source():
+    """A grid that reaches beyond the source, which stands at (0, 60) in the first view and looks down."""
     scan = projector(FanArc(views=36, bins=40, source_isocentre_mm=60.0, bin_pitch_rad=0.01), ImageGrid(40, 40, 5.0))
-    image = scan.fbp(np.ones(scan.geometry.shape))
+    p = np.zeros(scan.geometry.shape)
+    p[0] = 1.0
+    image = scan.fbp(p)
     assert np.isfinite(image).all()
-    assert image[0, 0] == 0  # no view of this narrow fan sees the corner in front of its source... nor behind
+    assert not image[scan.grid.y_mm() > 60].any()
+    assert image[30, 19:21].all()
 
 
 # --- mistakes -------------------------------------------------------------------------------------
