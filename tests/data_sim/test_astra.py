@@ -88,8 +88,7 @@ def test_parallel_fbp_agrees_with_astras_own():
     astra_toolbox.data2d.delete([config["ProjectionDataId"], config["ReconstructionDataId"]])
     astra_toolbox.projector.delete(ids)
     ours = Projector(scan, GRID, device="cpu").fbp(p)
-    print("XX", rms(theirs - ours) / ours.max(), abs(theirs - ours).max() / ours.max())
-    assert rms(theirs - ours) < 0.02 * ours.max()
+    assert rms(theirs - ours) < 0.012 * ours.max()  # ASTRA interpolates otherwise at edges
 
 
 # --- on a GPU -------------------------------------------------------------------------------------

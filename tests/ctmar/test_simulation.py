@@ -1,0 +1,350 @@
+"""Small databases from a coarse phantom: what is drawn, written, resumed and refused."""
+
+import shutil
+import tomllib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from ctmar import simulation, sources
+from ctmar.database import list_cases, read_case, read_index
+from ctmar.errors import NoUsableSeriesError, OutputExistsError, UsageError
+from ctmar.simulation import STORED_IMAGES, SimulationSettings, plan, simulate
+from ctmar.sources import Screened, SourceSlice
+from data_sim.acquisition import ScanSettings
+from data_sim.geometry import FanArc, FanFlat, ImageGrid, Parallel
+from data_sim.phantom import phantom_slice
+from data_sim.projection import Projector
+from data_sim.scanner import KERNEL
+from data_sim.units import MU_WATER_PER_MM
+from tests.ctmar.dicom.build import write_ct_series
+
+GRIDS = {"pelvis": ImageGrid(144, 144, 2.9), "head": ImageGrid(144, 144, 1.6)}
+SETTINGS = SimulationSettings(cases=2, seed=1, implants=("clip",), views=90, bins=230)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_phantom():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "PHANTOM_PATIENTS", 2)
+        patch.setattr(sources, "PHANTOM_SLICES_MM", (0.0,))
+        patch.setattr(sources, "PHANTOM_GRIDS", GRIDS)
+        patch.setattr(sources, "REGIONS", tuple(GRIDS))
+        yield
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory):
+    out = tmp_path_factory.mktemp("simulation") / "db"
+    result = simulate(["phantom"], out, SETTINGS, device="cpu")
+    return out, result
+
+
+def arrays(path):
+    """Every array of a case by name."""
+    case = read_case(path)
+    found = {name: getattr(case, name) for name in ("sinogram_metal", "sinogram_reference", "mask_metal", "mask_body")}
+    found |= {f"image/{name}": image for name, image in case.images.items()}
+    return found | {f"dicom_path/{name}": image for name, image in case.dicom_images.items()}
+
+
+def assert_same_arrays(one, other):
+    one, other = arrays(one), arrays(other)
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_array_equal(array, other[name], err_msg=name)
+
+
+def assert_nearly_same_arrays(one, other):
+    """As above, but for the rounding of projections, which depends on the other slices in the batch."""
+    one, other = arrays(one), arrays(other)
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        if name.startswith("mask"):
+            np.testing.assert_array_equal(array, other[name], err_msg=name)
+        else:
+            error = np.sqrt(np.mean((array - other[name]) ** 2, dtype=float))
+            assert error < (1e-4 if name.startswith("sinogram") else 0.1), name  # HU; noise is 100 times as much
+
+
+# --- settings -------------------------------------------------------------------------------------
+
+
+def test_scanners_by_name():
+    assert SimulationSettings().scanner() == FanArc()
+    assert SimulationSettings(geometry="flat", views=100).scanner() == FanFlat(views=100)
+    assert SimulationSettings(geometry="parallel", bins=300).scanner() == Parallel(bins=300)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"cases": 0}, "cases must be at least 1"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"implants": ("hip", "nose")}, "unknown implant 'nose'"),
+        ({"implants": ()}, "at least one implant"),
+        ({"materials": ("unobtainium",)}, "unknown material"),
+        ({"materials": ()}, "at least one material"),
+        ({"views": 0}, "views must be positive"),
+        ({"bins": 4000}, "narrower than 180"),
+    ],
+)
+def test_settings_refuse_nonsense(values, message):
+    with pytest.raises(ValueError, match=message):
+        SimulationSettings(**values)
+
+
+# --- the plan -------------------------------------------------------------------------------------
+
+
+def screened(patient, name, *implants):
+    def load():
+        raise AssertionError("planning loads nothing")
+
+    return Screened(SourceSlice(name, load), patient, GRIDS["pelvis"], implants, "" if implants else "nothing fits")
+
+
+CANDIDATES = [
+    screened("p1", "a", "hip", "clip"),
+    *(screened("p2", f"b{k}", "clip") for k in range(20)),
+    screened("p3", "c"),
+]
+
+
+def test_the_plan_draws_implants_and_patients_evenly():
+    """A patient with twenty slices is drawn as often as one with one; what does not fit never is."""
+    planned = plan(CANDIDATES, SimulationSettings(cases=600, implants=("hip", "clip", "dental")))
+    assert [case.number for case in planned] == list(range(1, 601))
+    assert planned[0].name == "case-000001"
+    drawn = [(case.implant, case.screened.patient) for case in planned]
+    assert set(drawn) == {("hip", "p1"), ("clip", "p1"), ("clip", "p2")}
+    assert drawn.count(("hip", "p1")) == pytest.approx(300, abs=50)  # 4 sigma of 600 tosses
+    assert drawn.count(("clip", "p1")) == pytest.approx(150, abs=45)
+    assert len({case.screened.slice.name for case in planned}) == 21
+
+
+def test_a_longer_plan_begins_like_a_shorter_one():
+    short, long = (plan(CANDIDATES, SimulationSettings(cases=n, seed=5)) for n in (7, 30))
+    assert long[:7] == short
+    assert plan(CANDIDATES, SimulationSettings(cases=30, seed=6)) != long
+
+
+def test_nothing_to_plan():
+    with pytest.raises(NoUsableSeriesError, match="none of the slices has room for any of: dental"):
+        plan(CANDIDATES, SimulationSettings(implants=("dental",)))
+
+
+# --- a database -----------------------------------------------------------------------------------
+
+
+def test_what_is_in_the_folder(database):
+    out, result = database
+    assert result.cases == ("case-000001", "case-000002")
+    assert result.failed == result.skipped == ()
+    assert sorted(p.name for p in out.iterdir()) == [
+        "case-000001.h5",
+        "case-000002.h5",
+        "index.csv",
+        "simulation.toml",
+    ]
+    index = read_index(out)
+    assert [row["case"] for row in index] == list(result.cases)
+    for row, path in zip(index, list_cases(out), strict=True):
+        case = read_case(path)
+        assert row["patient"] == case.patient in ("phantom-0", "phantom-1")
+        assert row["source"] == case.source
+        assert case.source.startswith("phantom-")
+        assert row["implant"] == case.implant == "clip"
+        assert row["material"] == case.material
+        assert case.material in SETTINGS.materials
+        assert int(row["seed"]) == case.seed == 1
+        assert row["left_out"] == ""
+    settings = tomllib.loads((out / "simulation.toml").read_text())
+    assert settings["sources"] == ["phantom"]
+    assert settings["settings"]["views"] == 90
+    assert settings["settings"]["scan"]["kvp"] == 120
+
+
+def test_what_is_in_a_case(database):
+    for path in list_cases(database[0]):
+        case = read_case(path)
+        assert case.geometry == FanArc(views=90, bins=230)
+        assert case.mu_water_per_mm == MU_WATER_PER_MM
+        assert set(case.images) == {*STORED_IMAGES, "reference"}
+        assert set(case.dicom_images) == set(STORED_IMAGES)
+        # the slice it says it comes from, which the narrow fan of 230 bins sees only the middle of
+        _, region, seed, _ = case.source.split("-")
+        assert case.grid == GRIDS[region]
+        metal_free = phantom_slice(region, grid=case.grid, seed=int(seed), z_mm=0.0)
+        assert case.patient == f"phantom-{seed}"
+        assert metal_free[case.mask_metal].min() > -300  # inside the patient
+        assert 0 < case.mask_metal.sum() < 200
+        assert case.mask_body.mean() > 0.1
+        # metal adds to the sinogram, and only there do the two differ by more than noise
+        change = case.sinogram_metal - case.sinogram_reference
+        assert change.max() > 0.05
+        assert (change > 0.05).mean() < 0.3
+        projector = Projector(case.geometry, case.grid, device="cpu")
+        for name, sinogram in (("uncorrected", case.sinogram_metal), ("reference", case.sinogram_reference)):
+            expected = projector.fbp(sinogram, window=KERNEL) / MU_WATER_PER_MM * 1000 - 1000
+            np.testing.assert_allclose(case.images[name], expected, atol=0.2)
+        stored = case.dicom_images["uncorrected"]
+        np.testing.assert_array_equal(stored, np.clip(np.rint(case.images["uncorrected"]), -1024, 3071))
+
+
+def test_cases_differ(database):
+    one, two = (read_case(path) for path in list_cases(database[0]))
+    assert not np.array_equal(one.mask_metal, two.mask_metal)
+    assert not np.array_equal(one.sinogram_metal, two.sinogram_metal)
+
+
+def test_the_same_seed_gives_the_same_bytes(database, tmp_path):
+    simulate(["phantom"], tmp_path / "again", SETTINGS, device="cpu")
+    for one, other in zip(list_cases(database[0]), list_cases(tmp_path / "again"), strict=True):
+        assert_same_arrays(one, other)
+    for name in ("index.csv", "simulation.toml"):
+        assert (tmp_path / "again" / name).read_bytes() == (database[0] / name).read_bytes()
+
+
+def test_another_seed_gives_other_cases(database, tmp_path):
+    simulate(["phantom"], tmp_path / "other", replace(SETTINGS, seed=2, cases=1), device="cpu")
+    (other,) = list_cases(tmp_path / "other")
+    for path in list_cases(database[0]):
+        assert not np.array_equal(read_case(path).mask_metal, read_case(other).mask_metal)
+
+
+# --- resuming -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(database, tmp_path):
+    """A copy of the database that may be damaged."""
+    return shutil.copytree(database[0], tmp_path / "db")
+
+
+@pytest.mark.parametrize("damage", ["deleted", "cut in half", "cut to nothing", "cut at the end"])
+def test_resuming_completes(database, copied, damage):
+    path, kept = copied / "case-000002.h5", copied / "case-000001.h5"
+    size = path.stat().st_size
+    if damage == "deleted":
+        path.unlink()
+    else:
+        length = {"cut in half": size // 2, "cut to nothing": 0, "cut at the end": size - 1}[damage]
+        path.write_bytes(path.read_bytes()[:length])
+    (copied / "index.csv").unlink()
+    (copied / ".case-000002.h5.1.partial").write_bytes(b"left behind")
+    before = kept.stat().st_mtime_ns
+    steps = []
+    result = simulate(
+        ["phantom"], copied, SETTINGS, resume=True, device="cpu", progress=lambda *step: steps.append(step)
+    )
+    assert result.cases == database[1].cases
+    assert kept.stat().st_mtime_ns == before  # what is complete is not made again
+    assert_nearly_same_arrays(path, database[0] / path.name)
+    assert (copied / "index.csv").read_bytes() == (database[0] / "index.csv").read_bytes()
+    assert not list(copied.glob(".*"))
+    assert [step[1:] for step in steps if step[0] == "screening slices"] == [(k, 4) for k in (1, 2, 3, 4)]
+    assert [step[1:] for step in steps if step[0] == "simulating cases"] == [(1, 2), (2, 2)]
+
+
+def test_a_folder_that_exists_is_not_touched(database, copied):
+    (copied / "case-000001.h5").unlink()
+    with pytest.raises(OutputExistsError, match="exists"):
+        simulate(["phantom"], copied, SETTINGS)
+    assert not (copied / "case-000001.h5").exists()
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(SETTINGS, cases=3),
+        replace(SETTINGS, seed=2),
+        replace(SETTINGS, bins=None),
+        replace(SETTINGS, scan=ScanSettings(photons=1e6)),
+        replace(SETTINGS, materials=("ti",)),
+    ],
+)
+def test_other_settings_do_not_resume(copied, other):
+    with pytest.raises(UsageError, match="other settings"):
+        simulate(["phantom"], copied, other, resume=True)
+
+
+def test_other_sources_do_not_resume(copied):
+    with pytest.raises(UsageError, match="other settings"):
+        simulate(["phantom", "elsewhere"], copied, SETTINGS, resume=True)
+
+
+def test_a_folder_of_something_else_is_not_resumed(tmp_path):
+    (tmp_path / "letter.txt").write_text("dear reader")
+    with pytest.raises(UsageError, match=r"has no simulation\.toml"):
+        simulate(["phantom"], tmp_path, SETTINGS, resume=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["letter.txt"]
+
+
+def test_resuming_what_never_began(tmp_path):
+    result = simulate(["phantom"], tmp_path / "db", replace(SETTINGS, cases=1), resume=True, device="cpu")
+    assert result.cases == ("case-000001",)
+
+
+# --- what is left out -----------------------------------------------------------------------------
+
+
+def test_cases_that_find_no_place_are_listed_and_tried_again(database, tmp_path, monkeypatch):
+    calls = []
+
+    def place(name, image_hu, grid, rng, materials):
+        calls.append(name)
+        return None
+
+    out = tmp_path / "db"
+    with monkeypatch.context() as patch:
+        patch.setattr(simulation, "place", place)
+        result = simulate(["phantom"], out, SETTINGS, device="cpu")
+    assert result.cases == ()
+    assert [name for name, _ in result.failed] == ["case-000001", "case-000002"]
+    assert len(calls) == 20  # ten attempts each
+    index = read_index(out)
+    assert [row["case"] for row in index] == ["case-000001", "case-000002"]
+    assert all("no place for the implant clip" in row["left_out"] for row in index)
+    assert simulate(["phantom"], out, SETTINGS, resume=True, device="cpu").cases == database[1].cases
+    assert_same_arrays(out / "case-000001.h5", database[0] / "case-000001.h5")
+
+
+def test_slices_that_are_no_use_are_listed(tmp_path):
+    """A folder with a pelvis, a slice of air and a text file."""
+    pelvis = phantom_slice("pelvis", grid=GRIDS["pelvis"], seed=0, z_mm=0.0)
+    write_ct_series(tmp_path / "in", np.stack([pelvis, np.full_like(pelvis, -1000)]), pixel_mm=2.9)
+    (tmp_path / "in" / "notes.txt").write_text("hello")
+    result = simulate([str(tmp_path / "in")], tmp_path / "db", replace(SETTINGS, cases=1), device="cpu")
+    assert result.cases == ("case-000001",)
+    reasons = sorted(reason for _, reason in result.skipped)
+    assert len(reasons) == 2
+    assert "hardly any patient in it" in reasons
+    index = read_index(tmp_path / "db")
+    assert len(index) == 3
+    assert sorted(row["left_out"] for row in index[1:]) == reasons
+    assert [row["case"] for row in index] == ["case-000001", "", ""]
+
+
+def test_sources_without_slices_write_no_database(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(NoUsableSeriesError):
+        simulate([str(tmp_path / "empty")], tmp_path / "db", SETTINGS)
+
+
+@pytest.mark.slow
+def test_workers_make_the_same_database(tmp_path):
+    """Two patients of different pixel size, so that there are two batches to share out."""
+    for seed in (0, 1):
+        image = phantom_slice("pelvis", grid=GRIDS["pelvis"], seed=seed, z_mm=0.0)
+        write_ct_series(
+            tmp_path / "in" / str(seed), image[None], pixel_mm=2.9 + 0.01 * seed, series_uid=f"1.2.826.0.1.{seed}"
+        )
+    settings = replace(SETTINGS, cases=4)
+    for workers in (1, 2):
+        simulate([str(tmp_path / "in")], tmp_path / str(workers), settings, workers=workers, device="cpu")
+    one, two = (list_cases(tmp_path / str(workers)) for workers in (1, 2))
+    assert len({read_case(path).grid for path in one}) == 2
+    for first, second in zip(one, two, strict=True):
+        assert_same_arrays(first, second)
