@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctmar import __version__
-from ctmar.errors import CtmarError, SomeSlicesFailedError, UsageError
+from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
 
 if TYPE_CHECKING:
+    from ctmar.database import Case
     from ctmar.dicom.series import Found
     from ctmar.pipeline import CorrectionSettings, SeriesResult
     from ctmar.restorer import NetworkRestorer
@@ -32,9 +33,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on 
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags win over it.")]
 
 
+class _Stopped(BaseException):
+    """A signal asked the program to end; no handler of ordinary errors is to take it for one."""
+
+
+def _stop(number: int, _: object) -> None:
+    raise _Stopped(number)
+
+
 def main() -> None:
     """Run the command line; every error that a user can meet ends in one sentence and its exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     from ctmar.console import fail
 
     try:
@@ -42,13 +52,14 @@ def main() -> None:
     except CtmarError as error:
         fail(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        fail("interrupted; nothing was left behind.")
-        sys.exit(128 + signal.SIGINT)
+    except _Stopped as stopped:
+        fail("interrupted; no half-written file was left behind.")
+        sys.exit(128 + int(stopped.args[0]))
     except OSError as error:
         if "CTMAR_DEBUG" in os.environ:
             raise
-        fail(f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}; nothing was left behind.")
+        what = f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
+        fail(f"{what}; no half-written file was left behind.")
         sys.exit(1)
     except Exception as error:
         if "CTMAR_DEBUG" in os.environ:
@@ -179,8 +190,11 @@ def correct(
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}{_nearest(method, METHODS)}.")
     _check_device(device)
+    _keep_source(source, out, overwrite=overwrite)
     settings = CorrectionSettings(method, metal_threshold, mask, seg, report, device, overwrite)
     if _is_case_source(source):
+        if seg or report or series or all_:
+            raise UsageError("--seg, --report, --series and --all are for DICOM series, not for case files.")
         _correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
     else:
         _correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)
@@ -201,13 +215,15 @@ def evaluate(
     """
     from ctmar.console import note, print_json, print_metrics, progress_bar, warn
     from ctmar.evaluation import evaluate as run
-    from ctmar.evaluation import trained_on, write_results
-    from ctmar.files import building
+    from ctmar.evaluation import trained_on, without_nan, write_results
+    from ctmar.files import building, refuse_existing
     from ctmar.metrics import summarise
     from ctmar.report import render_report
     from ctmar.restorer import NetworkRestorer
 
     _check_device(device)
+    _keep_source(source, out, overwrite=overwrite)
+    refuse_existing(out, overwrite=overwrite)
     restorer = NetworkRestorer(model, device=device)
     with building(out, overwrite=overwrite) as folder:
         with progress_bar() as bar:
@@ -231,7 +247,7 @@ def evaluate(
     for text in warnings:
         warn(text)
     if json_:
-        print_json(rows)
+        print_json(without_nan(rows))
     else:
         print_metrics(summarise(rows))
         note(f"{out}: metrics.csv, metrics.json, report.html")
@@ -288,7 +304,7 @@ def _correct_dicom(
     as_json: bool,
     dry_run: bool,
 ) -> None:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
     from functools import partial
 
     from ctmar.console import note, print_json, progress_bar, warn
@@ -317,8 +333,8 @@ def _correct_dicom(
             with building(out, overwrite=settings.overwrite) as folder:
                 for one, target in zip(chosen, targets, strict=True):
                     tell = partial(bar, f"correcting {target.name}")
-                    where = folder / target.name
-                    results.append(correct_series(one, where, settings, restorer=restorer, progress=tell))
+                    result = correct_series(one, folder / target.name, settings, restorer=restorer, progress=tell)
+                    results.append(replace(result, folder=str(target)))
     if as_json:
         print_json([asdict(result) for result in results])
     for result, target in zip(results, targets, strict=True):
@@ -343,28 +359,32 @@ def _correct_cases(
 
     refuse_existing(out, overwrite=settings.overwrite)
     failed: dict[str, str] = {}
-    if source.is_file():
-        if dry_run:
-            read_info(source)
-            note(f"would correct {source} by {settings.method} and write {out}")
-            return
-        correct_case(source, out, settings, restorer=_restorer(settings, model))
-        done = [out]
+    files = list_cases(source) if source.is_dir() else [source]
+    if dry_run:
+        for file in files:
+            read_info(file)
+        if as_json:
+            print_json([{"case": file.name, "method": settings.method, "out": str(out)} for file in files])
+        note(f"{source}: {len(files)} case file(s) by {settings.method} -> {out}")
+        return
+    restorer = _restorer(settings, model)
+    done = []
+    if not source.is_dir():
+        case = correct_case(source, out, settings, restorer=restorer)
+        done.append(out)
+        _say_metal_free(case, source)
     else:
-        files = list_cases(source)
-        if dry_run:
-            note(f"would correct {len(files)} case files by {settings.method} and write them to {out}")
-            return
-        restorer = _restorer(settings, model)
-        done = []
         with building(out, overwrite=settings.overwrite) as folder, progress_bar() as bar:
             for count, file in enumerate(files, start=1):
                 try:
-                    correct_case(file, folder / file.name, settings, restorer=restorer)
+                    case = correct_case(file, folder / file.name, settings, restorer=restorer)
                     done.append(out / file.name)
+                    _say_metal_free(case, file)
                 except CtmarError as error:
                     failed[file.name] = str(error)
                 bar("correcting", count, len(files))
+            if not done:
+                raise UnsupportedInputError(f"{source}: no case file can be corrected: {next(iter(failed.values()))}")
     if as_json:
         print_json({"method": settings.method, "written": done, "failed": failed})
     note(f"{out}: {len(done)} case file(s) corrected by {settings.method}.")
@@ -404,6 +424,13 @@ def _say_skipped(found: Found) -> None:
         note(f"skipped {count} file(s): {reason}")
 
 
+def _say_metal_free(case: Case, file: Path) -> None:
+    from ctmar.console import warn
+
+    if case.mask_metal is None or not case.mask_metal.any():
+        warn(f"{file.name}: No metal was found: its image is carried through unchanged.")
+
+
 def _restorer(settings: CorrectionSettings, model: str) -> NetworkRestorer | None:
     from ctmar.pipeline import NEEDS_NETWORK
 
@@ -426,6 +453,13 @@ def _card(restorer: NetworkRestorer) -> dict[str, Any]:
 
 def _is_case_source(source: Path) -> bool:
     return source.suffix == ".h5" or (source.is_dir() and any(source.glob("*.h5")))
+
+
+def _keep_source(source: Path, out: Path, *, overwrite: bool) -> None:
+    """Refuse to replace the source, or a folder that it lies in."""
+    target = out.resolve()
+    if overwrite and target in (source.resolve(), *source.resolve().parents):
+        raise UsageError(f"{out}: is or holds the source, which is never overwritten; choose another output.")
 
 
 def _check_device(device: str) -> None:

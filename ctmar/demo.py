@@ -20,6 +20,7 @@ from ctmar.simulation import SimulationSettings, simulate
 from ctmar.sources import PHANTOM, PHANTOM_GRIDS
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc
+from data_sim.implants import Implant
 from data_sim.phantom import phantom_series
 from data_sim.placement import place
 from data_sim.scanner import simulate_slices
@@ -77,9 +78,9 @@ def _write_metal_series(folder: Path, device: str) -> tuple[np.ndarray, np.ndarr
     grid = PHANTOM_GRIDS["pelvis"]
     clean_hu = phantom_series("pelvis", _SLICES, grid=grid, seed=_PATIENT, spacing_mm=_SPACING_MM)
     rng = np.random.default_rng(_PATIENT)
-    pieces = None
-    while pieces is None or len(pieces) < 3:  # until both hips have got one
-        pieces = place("hip", clean_hu[_SLICES // 2], grid, rng, ("ti", "cocrmo"))
+    pieces: Implant = ()
+    while not _both_sides(pieces):
+        pieces = place("hip", clean_hu[_SLICES // 2], grid, rng, ("ti", "cocrmo")) or ()
     simulated = simulate_slices(
         clean_hu,
         grid,
@@ -96,6 +97,12 @@ def _write_metal_series(folder: Path, device: str) -> tuple[np.ndarray, np.ndarr
     metal = np.zeros(clean_hu.shape, bool)
     metal[_WITH_METAL] = simulated.metal[_WITH_METAL]
     return simulated.reference_hu, metal
+
+
+def _both_sides(pieces: Implant) -> bool:
+    """Whether there is metal left and right of the middle."""
+    x_mm = [float(piece.outline[:, 0].mean()) for piece in pieces]
+    return bool(x_mm) and min(x_mm) < 0 < max(x_mm)
 
 
 def _previews(folder: Path, reference_hu: np.ndarray, metal: np.ndarray) -> list[SlicePreview]:

@@ -6,6 +6,7 @@ import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -79,19 +80,26 @@ def evaluate(
 
 def write_results(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Write metrics.json and metrics.csv."""
-    finite = [{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()} for row in rows]
-    (folder / "metrics.json").write_text(json.dumps(finite, indent=1), encoding="utf-8")
+    (folder / "metrics.json").write_text(json.dumps(without_nan(rows), indent=1), encoding="utf-8")
     with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
 
 
+def without_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows for JSON, which has no NaN: what could not be measured is None."""
+    return [{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()} for row in rows]
+
+
 def trained_on(source: Path, card: ModelCard) -> list[str]:
     """Patients of a database that a model has seen in training or in choosing its weights."""
     seen = {*card.data.get("patients_trained", ()), *card.data.get("patients_validated", ())}
-    files = [source] if source.is_file() else list_cases(source)
-    return sorted({read_info(path).patient for path in files} & seen)
+    patients = set()
+    for path in [source] if source.is_file() else list_cases(source):
+        with suppress(UnsupportedInputError):  # `evaluate` has reported it
+            patients.add(read_info(path).patient)
+    return sorted(patients & seen)
 
 
 def _checked(case: Case) -> Case:

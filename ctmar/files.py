@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ctmar.errors import OutputExistsError
@@ -15,15 +15,15 @@ from ctmar.errors import OutputExistsError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a hidden name beside `path` to write to; it becomes `path` when the block ends without an error.
 
-    The folder is created where it is missing. After an error nothing is left behind and `path` is as before.
+    Folders above it are created where they are missing. After an error nothing is left behind and `path` is as before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
-    try:
-        yield partial
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with _parents(path):
+        try:
+            yield partial
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -38,27 +38,50 @@ def building(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
         Where `folder` exists and is not to be overwritten.
     """
     refuse_existing(folder, overwrite=overwrite)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        yield partial
-        if folder.exists():
-            old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
-            folder.rename(old)
-            partial.rename(folder)
-            _remove(old)
-        else:
-            partial.rename(folder)
-    finally:
+    with _parents(folder):
         shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+            yield partial
+            _swap(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
     """Raise `OutputExistsError` where `path` is there and is not to be overwritten."""
     if not overwrite and (path.exists() or path.is_symlink()):
         raise OutputExistsError(f"{path}: exists already; choose another name or give --overwrite.")
+
+
+@contextmanager
+def _parents(path: Path) -> Iterator[None]:
+    """Make the folders above `path`; after an error those that were missing are gone again."""
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for folder in made:
+            with suppress(OSError):  # never made, or someone else has put something there meanwhile
+                folder.rmdir()
+        raise
+
+
+def _swap(partial: Path, folder: Path) -> None:
+    """Put the new folder in the place of the old one, or the old one back."""
+    if not (folder.exists() or folder.is_symlink()):
+        partial.rename(folder)
+        return
+    old = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    folder.rename(old)
+    try:
+        partial.rename(folder)
+    except BaseException:
+        old.rename(folder)
+        raise
+    _remove(old)
 
 
 def _partial(path: Path) -> Path:

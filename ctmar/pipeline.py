@@ -346,6 +346,7 @@ def _write_report(
 ) -> None:
     shown = {name: value for name, value in settings.items() if name != "overwrite" and value is not None}
     values = {"settings": {**shown, "mask": bool(settings["mask"])}, **asdict(result)}
+    del values["folder"]  # not yet where the series is going to be
     (folder / "report.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
     failures = [f"Slice {s.number}: {s.message}" for s in result.failed]
     render_report(

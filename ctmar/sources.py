@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,6 +139,13 @@ def _load_phantom(region: str, seed: int, z_mm: float) -> tuple[NDArray[np.float
 
 
 def _nifti(path: Path) -> Iterator[SourceSlice]:
+    for index in range(_open_nifti(path).shape[2]):
+        yield SourceSlice(f"{path.name}:{index}", partial(_load_nifti, path, index))
+
+
+@lru_cache(maxsize=1)
+def _open_nifti(path: Path) -> Any:
+    """The volume on canonical RAS+ axes; opened anew in every process, since it may hold all of its voxels."""
     try:
         import nibabel
     except ImportError:
@@ -153,15 +161,15 @@ def _nifti(path: Path) -> Iterator[SourceSlice]:
         ) from None
     if len(shape) != 3:
         raise UnsupportedInputError(f"{path.name}: has {len(shape)} dimensions; one CT volume has 3.")
-    for index in range(shape[2]):
-        yield SourceSlice(f"{path.name}:{index}", partial(_load_nifti, volume, path.name, index))
+    return volume
 
 
-def _load_nifti(volume: object, name: str, index: int) -> tuple[NDArray[np.float32], ImageGrid, str]:
-    """One axial slice, turned from the canonical RAS+ axes to rows from anterior and columns from the right."""
-    x_mm, y_mm = (float(step) for step in volume.header.get_zooms()[:2])  # type: ignore[attr-defined]
+def _load_nifti(path: Path, index: int) -> tuple[NDArray[np.float32], ImageGrid, str]:
+    """One axial slice, turned from the canonical axes to rows from anterior and columns from the patient's right."""
+    volume = _open_nifti(path)
+    x_mm, y_mm = (float(step) for step in volume.header.get_zooms()[:2])
     if abs(x_mm - y_mm) > 1e-3 * x_mm:
-        raise UnsupportedInputError(f"{name}: its pixels are not square; resample the volume first.")
-    image = np.asarray(volume.dataobj[..., index], np.float32)  # type: ignore[attr-defined]
+        raise UnsupportedInputError(f"{path.name}: its pixels are not square; resample the volume first.")
+    image = np.asarray(volume.dataobj[..., index], np.float32)
     image_hu = np.ascontiguousarray(np.maximum(image, -1000)[::-1, ::-1].T)
-    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], x_mm), pseudonym(name)
+    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], x_mm), pseudonym(path.name)

@@ -28,6 +28,7 @@ of 16 takes as long as one of 32."""
 _VIEWS_AT_ONCE = 16
 _ROWS_AT_ONCE = 16
 _TILE = 32
+_PARALLEL, _FLAT, _ARC = 0, 1, 2
 
 _ATAN = np.polynomial.Chebyshev.interpolate(
     lambda t: np.where(t > 0, np.arctan(np.sqrt(np.maximum(t, 1e-300))) / np.sqrt(np.maximum(t, 1e-300)), 1.0),
@@ -169,55 +170,59 @@ def _arctan(z):  # type: ignore[no-untyped-def]
 
 
 @cache
-def _backproject_kernel(width: int) -> Callable[..., None]:
+def _backproject_kernel(width: int, kind: int) -> Callable[..., None]:
     @njit(parallel=True, fastmath=True, cache=True)
-    def kernel(filtered, kind, cos, sin, radius, per_bin, x, y, image):  # type: ignore[no-untyped-def]
+    def kernel(filtered, cos, sin, radius, per_bin, x, y, image):  # type: ignore[no-untyped-def]
         views, bins, _ = filtered.shape
         rows, cols, _ = image.shape
         tiles_down = (rows + _TILE - 1) // _TILE
         tiles_across = (cols + _TILE - 1) // _TILE
+        end = np.float32(bins - 1)
         middle = np.float32((bins - 1) / 2)
         for tile in prange(tiles_down * tiles_across):
             r0 = (tile // tiles_across) * _TILE
             c0 = (tile % tiles_across) * _TILE
             r1 = min(r0 + _TILE, rows)
             n = min(c0 + _TILE, cols) - c0
-            index = np.empty(_TILE, np.float32)
-            weight = np.empty(_TILE, np.float32)
+            low = np.empty(_TILE, np.int32)
+            w0 = np.empty(_TILE, np.float32)
+            w1 = np.empty(_TILE, np.float32)
             for v in range(views):
+                cv = np.float32(cos[v])
+                sv = np.float32(sin[v])
                 for r in range(r0, r1):
                     t0 = np.float32(y[r] * sin[v])
                     u0 = np.float32(radius - y[r] * cos[v])
-                    cv = np.float32(cos[v])
-                    sv = np.float32(sin[v])
-                    if kind == 0:
+                    # the bin between whose neighbours each pixel lies, and their weights, without a branch so that
+                    # the loop vectorises; pixels behind the source or beside the detector get none
+                    for c in range(n):
+                        t = x[c0 + c] * cv + t0
+                        u = x[c0 + c] * sv + u0
+                        if kind == _PARALLEL:
+                            index = t * per_bin + middle
+                            weight = np.float32(1)
+                        elif kind == _FLAT:
+                            index = t / u * per_bin + middle
+                            weight = np.float32(1) / (u * u)
+                        else:
+                            index = _arctan(t / u) * per_bin + middle
+                            weight = np.float32(1) / (u * u + t * t)
+                        if kind != _PARALLEL:
+                            weight = weight if u > np.float32(0) else np.float32(0)
+                        inside = min(max(index, np.float32(0)), end)
+                        weight = weight if inside == index else np.float32(0)
+                        low[c] = np.int32(min(inside, end - np.float32(1)))
+                        w1[c] = (inside - np.float32(low[c])) * weight
+                        w0[c] = weight - w1[c]
+                    if width == 1:
                         for c in range(n):
-                            index[c] = (x[c0 + c] * cv + t0) * per_bin + middle
-                            weight[c] = np.float32(1)
-                    elif kind == 1:
-                        for c in range(n):
-                            t = x[c0 + c] * cv + t0
-                            u = x[c0 + c] * sv + u0
-                            index[c] = t / u * per_bin + middle
-                            weight[c] = np.float32(1) / (u * u)
+                            j = low[c]
+                            image[r, c0 + c, 0] += w0[c] * filtered[v, j, 0] + w1[c] * filtered[v, j + 1, 0]
                     else:
                         for c in range(n):
-                            t = x[c0 + c] * cv + t0
-                            u = x[c0 + c] * sv + u0
-                            index[c] = _arctan(t / u) * per_bin + middle
-                            weight[c] = np.float32(1) / (u * u + t * t)
-                    if kind != 0:
-                        for c in range(n):
-                            if x[c0 + c] * sv + u0 <= np.float32(0):  # behind the source
-                                index[c] = np.float32(-1)
-                    for c in range(n):
-                        if index[c] < np.float32(0) or index[c] > np.float32(bins - 1):
-                            continue
-                        j = min(int(index[c]), bins - 2)
-                        w1 = (index[c] - np.float32(j)) * weight[c]
-                        w0 = weight[c] - w1
-                        for k in range(width):
-                            image[r, c0 + c, k] += w0 * filtered[v, j, k] + w1 * filtered[v, j + 1, k]
+                            j = low[c]
+                            for k in range(width):
+                                image[r, c0 + c, k] += w0[c] * filtered[v, j, k] + w1[c] * filtered[v, j + 1, k]
 
     return kernel
 
@@ -265,19 +270,18 @@ def backproject_block(stack: NDArray[Any], width: int, geometry: Geometry, grid:
     and 1 for parallel beams (Kak & Slaney, sections 3.3 and 3.4).
     """
     b = geometry.view_angles_rad()
-    kind, radius, factor = 0, 0.0, 1.0
+    kind, radius, factor = _PARALLEL, 0.0, 1.0
     if isinstance(geometry, FanFlat):
-        kind, radius = 1, geometry.source_isocentre_mm
+        kind, radius = _FLAT, geometry.source_isocentre_mm
         per_bin = geometry.source_detector_mm / geometry.bin_pitch_mm
         factor = radius**2
     elif isinstance(geometry, FanArc):
-        kind, radius, per_bin = 2, geometry.source_isocentre_mm, 1 / geometry.bin_pitch_rad
+        kind, radius, per_bin = _ARC, geometry.source_isocentre_mm, 1 / geometry.bin_pitch_rad
     else:
         per_bin = 1 / geometry.bin_pitch_mm
     image = np.zeros((*grid.shape, width), np.float32)
-    _backproject_kernel(width)(
+    _backproject_kernel(width, kind)(
         interleave(stack, width),
-        kind,
         np.cos(b),
         np.sin(b),
         radius,

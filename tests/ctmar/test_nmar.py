@@ -5,6 +5,7 @@ import pytest
 from scipy import ndimage
 
 from ctmar.nmar import nmar_prior, normalized_interpolation
+from ctmar.segmentation import three_means
 from tests.data_sim.analytic import GEOMETRIES, Ellipse, disc, sinogram
 
 MU_WATER = 0.02
@@ -54,12 +55,16 @@ def test_metal_becomes_water(body, seen):
 
 
 def test_what_is_less_than_a_fifth_above_water_is_not_bone():
-    """Contrast medium of 1.15 mu_water is a class of its own for 3-means, but stays soft tissue."""
-    image = np.full((60, 60), MU_WATER, np.float32)
+    """3-means alone would begin bone at 1.19 mu_water in this image of air, water and contrast medium."""
+    image = np.full((60, 300), MU_WATER, np.float32)
     image[:20] = 0
-    image[40:] = 1.15 * MU_WATER
-    prior = nmar_prior(image, np.zeros(image.shape, bool), mu_water_per_mm=MU_WATER)
-    np.testing.assert_array_equal(prior[24:], np.float32(MU_WATER))
+    ramp = np.linspace(1.005, 1.525, 300) * MU_WATER
+    image[40:] = ramp
+    assert three_means(image, (0, MU_WATER, 2 * MU_WATER))[1] < 1.195 * MU_WATER
+    prior = nmar_prior(image, np.zeros(image.shape, bool), mu_water_per_mm=MU_WATER)[45:, 2:-2]
+    soft, bone = ramp[2:-2] < 1.199 * MU_WATER, ramp[2:-2] > 1.201 * MU_WATER
+    np.testing.assert_array_equal(prior[:, soft], np.float32(MU_WATER))
+    np.testing.assert_allclose(prior[:, bone], np.tile(ramp[2:-2][bone], (15, 1)), rtol=1e-3)
 
 
 def test_bone_is_smoothed_by_a_5x5_gaussian():
@@ -86,13 +91,21 @@ def truth_and_trace(request):
     return truth, sinogram(geometry, disc(1, -20, 30, 9), disc(1, 35, -25, 6)) > 0
 
 
-@pytest.mark.parametrize("scale", [1.0, 0.8, 3.0])
-def test_a_prior_that_is_true_gives_the_truth(truth_and_trace, scale):
-    """To rounding, and whatever its overall scale: that is what the normalization is for."""
+def test_a_prior_that_is_true_gives_the_truth(truth_and_trace):
+    """To rounding, and so does one whose sinogram, with the offset of 1, is the truth's times any factor."""
     truth, trace = truth_and_trace
     measured = np.where(trace, truth + 4, truth)
-    got = normalized_interpolation(measured, np.float32(scale) * truth, trace)
-    np.testing.assert_allclose(got, truth, rtol=1e-5, atol=1e-5)
+    for factor in (1.0, 1.3, 3.0):
+        got = normalized_interpolation(measured, np.float32(factor) * (truth + 1) - 1, trace)
+        np.testing.assert_allclose(got, truth, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [0.8, 1.25])
+def test_a_prior_of_the_wrong_density_hardly_matters(truth_and_trace, factor):
+    """Normalized, what a fifth of the prior's value leaves is what bends in it from bin to bin."""
+    truth, trace = truth_and_trace
+    got = normalized_interpolation(truth + 4 * trace, np.float32(factor) * truth, trace)
+    assert np.abs(got - truth).max() < 0.05 * abs(factor - 1) * truth.max()
 
 
 def test_measured_data_outside_the_trace(truth_and_trace):
@@ -103,16 +116,24 @@ def test_measured_data_outside_the_trace(truth_and_trace):
 
 
 def test_a_quotient_by_hand():
-    """2/1 and 6/2 on either side; half way 2.5, times a prior of 4."""
+    """1 is added to all: 3/2 and 7/3 on either side, 23/12 half way, times 5, less 1."""
     got = normalized_interpolation(
         np.array([[2, 99, 6]], np.float32), np.array([[1, 4, 2]], np.float32), np.array([[False, True, False]])
     )
-    np.testing.assert_allclose(got, [[2, 10, 6]])
+    np.testing.assert_allclose(got, [[2, 23 / 12 * 5 - 1, 6]], rtol=1e-6)
 
 
 def test_rays_through_air_stay_finite():
-    """Where the prior is 0 or below, it counts as 1e-6."""
+    """A prior below 0 counts as 0."""
     measured = np.array([[0.0, 7.0, 0.0, 1.0]], np.float32)
-    prior = np.array([[0.0, -1.0, 0.0, 1.0]], np.float32)
+    prior = np.array([[-0.5, -1.0, 0.0, 1.0]], np.float32)
     got = normalized_interpolation(measured, prior, np.array([[False, True, False, False]]))
-    np.testing.assert_allclose(got, [[0, 0, 0, 1]], atol=1e-9)
+    np.testing.assert_allclose(got, [[0, 0, 0, 1]], atol=1e-6)
+
+
+def test_a_prior_that_is_cut_off_beside_the_trace_does_no_harm():
+    """Tissue was measured where the prior has air: with a quotient of 1/1e-6 the trace would be millions."""
+    got = normalized_interpolation(
+        np.array([[1, 99, 1]], np.float32), np.array([[0, 4, 0]], np.float32), np.array([[False, True, False]])
+    )
+    np.testing.assert_allclose(got, [[1, 2 * 5 - 1, 1]])

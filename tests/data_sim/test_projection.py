@@ -175,6 +175,31 @@ def test_disc_has_its_value_its_place_and_no_offset_outside(geometry, window):
 
 
 @each_geometry
+def test_a_bin_is_smeared_back_along_its_ray(geometry):
+    """One view alone, since over a whole turn a shift of the detector only blurs.
+
+    At view 0 a fan's source stands at (0, R) and looks down: the ray of fan angle g is at x = (R - y) tan g.
+    """
+    p = np.zeros(geometry.shape)
+    away_from_bin = np.arange(geometry.bins) - 160.0
+    p[0] = np.exp(-(away_from_bin**2) / (2 * 8.0**2))
+    image = projector(geometry).fbp(p)
+    x, y = (axis.ravel() for axis in pixel_centres(GRID))
+    for row in (10, 64, 110):
+        if geometry.type == "parallel":
+            position = x / 1.2
+        elif geometry.type == "fan-arc":
+            position = np.arctan(x / (595 - y[row])) / 0.002
+        else:
+            position = x / (595 - y[row]) * 1085.6 / 2.2
+        away = position + 249 / 2 - 160
+        lobe = np.abs(away) < 5
+        assert lobe.sum() >= 5
+        bend, slope, _ = np.polyfit(away[lobe], image[row, lobe], 2)
+        assert -slope / (2 * bend) == pytest.approx(0, abs=0.1)  # the vertex, in bins
+
+
+@each_geometry
 def test_ellipses_come_back(geometry):
     image = projector(geometry).fbp(sinogram(geometry, *BODY), window="hann")
     truth = raster(GRID, *BODY)
