@@ -56,7 +56,8 @@ def network_channels(
         image_hu = np.asarray(images_hu[name])
         if image_hu.shape != metal.shape:
             raise ValueError(f"image {name!r} is {image_hu.shape}, the metal mask {metal.shape}")
-        channels.append(np.where(metal, water, hu_to_mu(np.minimum(image_hu, HIGHEST_HU), mu_water_per_mm) * np.float32(MM_PER_CM)))
+        mu = hu_to_mu(np.minimum(image_hu, HIGHEST_HU), mu_water_per_mm)
+        channels.append(np.where(metal, water, mu * np.float32(MM_PER_CM)))
     return np.stack(channels, axis=-3)
 
 

@@ -1,0 +1,117 @@
+import errno
+
+import pytest
+
+from ctmar.errors import OutputExistsError
+from ctmar.files import building, refuse_existing, replacing
+from tests.ctmar.small import tree
+
+
+def fill(folder, text):
+    (folder / "a.txt").write_text(text)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "b.txt").write_text(text)
+
+
+@pytest.fixture
+def old(tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    fill(folder, "old")
+    return folder
+
+
+def test_replacing_shows_the_file_only_when_it_is_complete(tmp_path):
+    path = tmp_path / "new" / "deep" / "file.txt"
+    with replacing(path) as partial:
+        partial.write_text("half")
+        assert partial.parent == path.parent
+        assert partial.name.startswith(".")
+        assert not path.exists()
+    assert tree(tmp_path).keys() == {"new", "new/deep", "new/deep/file.txt"}
+    assert path.read_text() == "half"
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt(), SystemExit()])
+def test_replacing_leaves_the_old_file_alone_after_an_error(tmp_path, error):
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    before = tree(tmp_path)
+    with pytest.raises(type(error)), replacing(path) as partial:
+        partial.write_text("half")
+        raise error
+    assert tree(tmp_path) == before
+
+
+def test_replacing_gives_back_the_folders_that_it_made(tmp_path):
+    with pytest.raises(ValueError, match="no"), replacing(tmp_path / "new" / "deep" / "file.txt"):
+        raise ValueError("no")
+    assert tree(tmp_path) == {}
+
+
+def test_building_makes_a_whole_folder(tmp_path):
+    with building(tmp_path / "new" / "out") as folder:
+        fill(folder, "new")
+        assert not (tmp_path / "new" / "out").exists()
+    assert tree(tmp_path).keys() == {"new", "new/out", "new/out/a.txt", "new/out/sub", "new/out/sub/b.txt"}
+
+
+@pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(143)])
+def test_building_leaves_nothing_after_an_error(tmp_path, error):
+    with pytest.raises(type(error)), building(tmp_path / "new" / "out") as folder:
+        fill(folder, "half")
+        raise error
+    assert tree(tmp_path) == {}
+
+
+def test_building_refuses_what_exists(tmp_path, old):
+    before = tree(tmp_path)
+    with pytest.raises(OutputExistsError, match="--overwrite"), building(old):
+        pytest.fail("the block must not run")
+    assert tree(tmp_path) == before
+
+
+def test_building_replaces_the_whole_old_folder(tmp_path, old):
+    with building(old, overwrite=True) as folder:
+        (folder / "c.txt").write_text("new")
+        assert (old / "a.txt").read_text() == "old"
+    assert tree(tmp_path).keys() == {"out", "out/c.txt"}
+
+
+def test_building_keeps_the_old_folder_after_an_error(tmp_path, old):
+    before = tree(tmp_path)
+    with pytest.raises(ValueError, match="no"), building(old, overwrite=True) as folder:
+        (folder / "c.txt").write_text("half")
+        raise ValueError("no")
+    assert tree(tmp_path) == before
+
+
+def test_building_puts_the_old_folder_back_where_the_new_one_cannot_be_renamed(tmp_path, old):
+    before = tree(tmp_path)
+    with pytest.raises(FileNotFoundError), building(old, overwrite=True) as folder:
+        folder.rename(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert tree(tmp_path) == before
+
+
+def test_building_replaces_files_and_links_but_not_what_a_link_points_to(tmp_path, old):
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(old)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    before = tree(old)
+    for name in ("file", "link", "dangling"):
+        with building(tmp_path / name, overwrite=True) as folder:
+            (folder / "c.txt").write_text("new")
+        assert not (tmp_path / name).is_symlink()
+        assert (tmp_path / name / "c.txt").read_text() == "new"
+    assert tree(old) == before
+    assert {path.name for path in tmp_path.iterdir()} == {"out", "file", "link", "dangling"}
+
+
+def test_refuse_existing(tmp_path, old):
+    refuse_existing(tmp_path / "free", overwrite=False)
+    refuse_existing(old, overwrite=True)
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for path in (old, tmp_path / "dangling"):
+        with pytest.raises(OutputExistsError):
+            refuse_existing(path, overwrite=False)

@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+
+from ctmar.errors import ModelError
+from ctmar.network_input import HIGHEST_HU
+from ctmar.restorer import NetworkRestorer
+from tests.ctmar.small import write_tiny_model
+
+SHAPE = (2, 24, 20)
+
+
+def images(restorer, *, bright=0.0):
+    rng = np.random.default_rng(0)
+    return {name: rng.uniform(-900, 900 + bright, SHAPE).astype(np.float32) for name in restorer.channels}
+
+
+def test_an_initialised_network_gives_its_last_channel_back(tmp_path):
+    """So values pass HU -> 1/cm -> HU, and metal with its neighbours arrives as water."""
+    restorer = NetworkRestorer(write_tiny_model(tmp_path), device="cpu")
+    given = images(restorer)
+    metal = np.zeros(SHAPE, bool)
+    metal[1, 10, 10] = True
+    result = restorer(given, metal)
+    assert result.shape == SHAPE
+    assert result.dtype == np.float32
+    expected = given["li"].copy()
+    expected[1, [10, 9, 11, 10, 10], [10, 10, 10, 9, 11]] = 0
+    change = result - expected
+    assert np.abs(change).mean() < 60  # a tenth of random features is in it
+    assert np.corrcoef(result[0].ravel(), given["li"][0].ravel())[0, 1] > 0.99
+
+
+def test_slices_do_not_see_one_another(tmp_path):
+    restorer = NetworkRestorer(write_tiny_model(tmp_path), device="cpu")
+    given = images(restorer)
+    metal = np.zeros(SHAPE, bool)
+    both = restorer(given, metal)
+    one = restorer({name: stack[1:] for name, stack in given.items()}, metal[1:])
+    np.testing.assert_array_equal(both[1:], one)
+
+
+def test_more_images_than_channels_are_fine_and_fewer_are_not(tmp_path):
+    restorer = NetworkRestorer(write_tiny_model(tmp_path), device="cpu")
+    given = images(restorer)
+    metal = np.zeros(SHAPE, bool)
+    np.testing.assert_array_equal(restorer({**given, "other": given["li"] + 9}, metal), restorer(given, metal))
+    del given["bhc"]
+    with pytest.raises(KeyError):
+        restorer(given, metal)
+
+
+def test_the_shipped_default_loads_and_changes_no_shape():
+    restorer = NetworkRestorer(device="cpu")
+    assert restorer.card.name == "default"
+    assert "uncorrected" in restorer.channels
+    result = restorer(images(restorer, bright=2 * HIGHEST_HU), np.zeros(SHAPE, bool))
+    assert result.shape == SHAPE
+    assert np.isfinite(result).all()
+
+
+def test_missing_model():
+    with pytest.raises(ModelError, match="no-such-model"):
+        NetworkRestorer("no-such-model", device="cpu")
