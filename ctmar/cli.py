@@ -11,12 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctmar import __version__
-from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
+from ctmar.errors import CtmarError, SomeSlicesFailedError, UsageError
 
 if TYPE_CHECKING:
-    from ctmar.database import Case
-    from ctmar.dicom.series import Found
-    from ctmar.pipeline import CorrectionSettings, SeriesResult
     from ctmar.restorer import NetworkRestorer
 
 app = typer.Typer(
@@ -58,6 +55,8 @@ def main() -> None:
     except OSError as error:
         if "CTMAR_DEBUG" in os.environ:
             raise
+        while not error.strerror and isinstance(error.__cause__, OSError):
+            error = error.__cause__  # pydicom raises its own, which says nothing but the name of an attribute
         what = f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
         fail(f"{what}; no half-written file was left behind.")
         sys.exit(1)
@@ -184,20 +183,23 @@ def correct(
 
     Example: `ctmar correct series/ --out corrected --report`
     """
+    from ctmar.correcting import correct_cases, correct_dicom, is_case_source
     from ctmar.methods import METHODS
     from ctmar.pipeline import CorrectionSettings
 
     if method not in METHODS:
         raise UsageError(f"there is no method {method!r}{_nearest(method, METHODS)}.")
+    if not 0 < metal_threshold < float("inf"):
+        raise UsageError(f"--metal-threshold must be a number of HU above 0, not {metal_threshold:g}.")
     _check_device(device)
     _keep_source(source, out, overwrite=overwrite)
     settings = CorrectionSettings(method, metal_threshold, mask, seg, report, device, overwrite)
-    if _is_case_source(source):
+    if is_case_source(source):
         if seg or report or series or all_:
             raise UsageError("--seg, --report, --series and --all are for DICOM series, not for case files.")
-        _correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
+        correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
     else:
-        _correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)
+        correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)
 
 
 @app.command()
@@ -293,154 +295,6 @@ def info(json_: Json = False) -> None:
             out.print(f"{name}: {value}", markup=False, soft_wrap=True)
 
 
-def _correct_dicom(
-    source: Path,
-    out: Path,
-    settings: CorrectionSettings,
-    model: str,
-    *,
-    uid: str | None,
-    all_: bool,
-    as_json: bool,
-    dry_run: bool,
-) -> None:
-    from dataclasses import asdict, replace
-    from functools import partial
-
-    from ctmar.console import note, print_json, progress_bar, warn
-    from ctmar.dicom.series import choose_series, find_series
-    from ctmar.files import building, refuse_existing
-    from ctmar.pipeline import correct_series
-
-    found = find_series(source)
-    _say_skipped(found)
-    chosen = choose_series(found, uid=uid, all_=all_)
-    refuse_existing(out, overwrite=settings.overwrite)
-    targets = [out] if len(chosen) == 1 else [out / f"series-{k:03d}" for k in range(1, len(chosen) + 1)]
-    for one in chosen:
-        for text in one.warnings:
-            warn(text)
-    if dry_run:
-        _dry_run(chosen, targets, settings, as_json=as_json)
-        return
-    restorer = _restorer(settings, model)
-    results: list[SeriesResult] = []
-    with progress_bar() as bar:
-        if len(chosen) == 1:
-            tell = partial(bar, "correcting")
-            results.append(correct_series(chosen[0], out, settings, restorer=restorer, progress=tell))
-        else:
-            with building(out, overwrite=settings.overwrite) as folder:
-                for one, target in zip(chosen, targets, strict=True):
-                    tell = partial(bar, f"correcting {target.name}")
-                    result = correct_series(one, folder / target.name, settings, restorer=restorer, progress=tell)
-                    results.append(replace(result, folder=str(target)))
-    if as_json:
-        print_json([asdict(result) for result in results])
-    for result, target in zip(results, targets, strict=True):
-        for text in result.warnings:
-            if "No metal" in text:
-                warn(text)
-        note(f"{target}: {result.corrected} of {len(result.slices)} slices corrected; not for diagnostic use.")
-        for slice_ in result.failed:
-            warn(f"slice {slice_.number}: {slice_.message}")
-    failures = sum(len(result.failed) for result in results)
-    if failures:
-        raise SomeSlicesFailedError(f"{failures} slices could not be corrected; they are listed above.")
-
-
-def _correct_cases(
-    source: Path, out: Path, settings: CorrectionSettings, model: str, *, as_json: bool, dry_run: bool
-) -> None:
-    from ctmar.console import note, print_json, progress_bar, warn
-    from ctmar.database import list_cases, read_info
-    from ctmar.files import building, refuse_existing
-    from ctmar.raw import correct_case
-
-    refuse_existing(out, overwrite=settings.overwrite)
-    failed: dict[str, str] = {}
-    files = list_cases(source) if source.is_dir() else [source]
-    if dry_run:
-        for file in files:
-            read_info(file)
-        if as_json:
-            print_json([{"case": file.name, "method": settings.method, "out": str(out)} for file in files])
-        note(f"{source}: {len(files)} case file(s) by {settings.method} -> {out}")
-        return
-    restorer = _restorer(settings, model)
-    done = []
-    if not source.is_dir():
-        case = correct_case(source, out, settings, restorer=restorer)
-        done.append(out)
-        _say_metal_free(case, source)
-    else:
-        with building(out, overwrite=settings.overwrite) as folder, progress_bar() as bar:
-            for count, file in enumerate(files, start=1):
-                try:
-                    case = correct_case(file, folder / file.name, settings, restorer=restorer)
-                    done.append(out / file.name)
-                    _say_metal_free(case, file)
-                except CtmarError as error:
-                    failed[file.name] = str(error)
-                bar("correcting", count, len(files))
-            if not done:
-                raise UnsupportedInputError(f"{source}: no case file can be corrected: {next(iter(failed.values()))}")
-    if as_json:
-        print_json({"method": settings.method, "written": done, "failed": failed})
-    note(f"{out}: {len(done)} case file(s) corrected by {settings.method}.")
-    for text in failed.values():
-        warn(text)
-    if failed:
-        raise SomeSlicesFailedError(f"{len(failed)} case files could not be corrected; they are listed above.")
-
-
-def _dry_run(chosen: list[Any], targets: list[Path], settings: CorrectionSettings, *, as_json: bool) -> None:
-    from ctmar.console import note, print_json, progress_bar
-    from ctmar.pipeline import find_metal
-
-    listing = []
-    with progress_bar() as bar:
-        for one, target in zip(chosen, targets, strict=True):
-            numbers = []
-            for number, _, metal in find_metal(one, settings):
-                if metal.any():
-                    numbers.append(number)
-                bar("looking for metal", number, len(one.slices))
-            listing.append(
-                {"series": one.uid, "slices": len(one.slices), "slices_with_metal": numbers, "out": str(target)}
-            )
-    if as_json:
-        print_json(listing)
-    for item in listing:
-        note(f"{item['series']}: {item['slices']} slices, {len(item['slices_with_metal'])} with metal -> {item['out']}")
-
-
-def _say_skipped(found: Found) -> None:
-    from collections import Counter
-
-    from ctmar.console import note
-
-    for reason, count in Counter(s.reason.split(" as ")[0] for s in found.skipped).most_common():
-        note(f"skipped {count} file(s): {reason}")
-
-
-def _say_metal_free(case: Case, file: Path) -> None:
-    from ctmar.console import warn
-
-    if case.mask_metal is None or not case.mask_metal.any():
-        warn(f"{file.name}: No metal was found: its image is carried through unchanged.")
-
-
-def _restorer(settings: CorrectionSettings, model: str) -> NetworkRestorer | None:
-    from ctmar.pipeline import NEEDS_NETWORK
-
-    if settings.method not in NEEDS_NETWORK:
-        return None
-    from ctmar.restorer import NetworkRestorer
-
-    return NetworkRestorer(model, device=settings.device)
-
-
 def _card(restorer: NetworkRestorer) -> dict[str, Any]:
     """The model card without its long lists."""
     from dataclasses import asdict
@@ -449,10 +303,6 @@ def _card(restorer: NetworkRestorer) -> dict[str, Any]:
     card["data"] = {k: len(v) if isinstance(v, list | tuple) else v for k, v in card["data"].items()}
     card["metrics"] = {k: v for k, v in card["metrics"].items() if k != "curve"}
     return card
-
-
-def _is_case_source(source: Path) -> bool:
-    return source.suffix == ".h5" or (source.is_dir() and any(source.glob("*.h5")))
 
 
 def _keep_source(source: Path, out: Path, *, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ come from strangers: what is read is bounded and checked before anything is allo
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -102,7 +103,9 @@ def write_case(path: Path, case: Case) -> None:
     }
     for folder, images in zip(FOLDERS, (case.images, case.dicom_images), strict=True):
         arrays |= {f"{folder}/{name}": (image, case.grid.shape) for name, image in images.items()}
-    with replacing(path) as partial, h5py.File(partial, "w") as file:
+    # built in memory: where the disk is full, HDF5 does not raise but takes the process down
+    content = io.BytesIO()
+    with h5py.File(content, "w") as file:
         file.attrs["format"] = FORMAT
         file.attrs["version"] = VERSION
         file.attrs["mu_water_per_mm"] = case.mu_water_per_mm
@@ -121,6 +124,8 @@ def write_case(path: Path, case: Case) -> None:
                 raise ValueError(f"{name} holds values that are not finite")
             # gzip, not lzf: other HDF5 readers (MATLAB, Julia, HDFView) know it without plugins.
             file.create_dataset(name, data=stored, compression="gzip", compression_opts=1, shuffle=True)
+    with replacing(path) as partial:
+        partial.write_bytes(content.getbuffer())
 
 
 def read_info(path: Path) -> CaseInfo:

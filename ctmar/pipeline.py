@@ -314,11 +314,8 @@ def _correct_batch(
             continue
         output.write(number, source, corrected_hu)
         change = np.abs(corrected_hu - source.image_hu)[~source.padding & ~mask]
-        output.results.append(
-            SliceResult(
-                number, source.file.sop_uid, "corrected", area, float(change.mean()), float(change.max(initial=0))
-            )
-        )
+        mean, largest = (float(change.mean()), float(change.max())) if change.size else (0.0, 0.0)
+        output.results.append(SliceResult(number, source.file.sop_uid, "corrected", area, mean, largest))
         if settings.seg:
             output.headers.append(_header(source.dataset))
             output.masks.append(mask)

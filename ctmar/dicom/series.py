@@ -153,7 +153,7 @@ def choose_series(found: Found, *, uid: str | None = None, all_: bool = False) -
         return chosen
     if len(found.series) > 1 and not all_:
         raise SeveralSeriesError(
-            f"{found.source}: {len(found.series)} usable CT series; choose a UID or ask for all: {listing}."
+            f"{found.source}: {len(found.series)} usable CT series; choose with --series UID or --all: {listing}."
         )
     return list(found.series)
 

@@ -37,7 +37,7 @@ def small_volumes(slices: int = 4, *, metal: tuple[int, ...] = METAL) -> tuple[n
     projector = Projector(GEOMETRY, GRID, device="cpu")
     path_mm = projector.forward(pins[None])
     # beam hardening as it is met first: the measured attenuation falls behind with the square of the metal's path
-    streaks = projector.fbp(-0.005 * path_mm**2)[0] * 1000 / MU_WATER_PER_MM
+    streaks = projector.fbp(-0.02 * path_mm**2)[0] * 1000 / MU_WATER_PER_MM
     dirty = clean.copy()
     for k in metal:
         dirty[k] += streaks

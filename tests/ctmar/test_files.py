@@ -13,6 +13,14 @@ def fill(folder, text):
     (folder / "sub" / "b.txt").write_text(text)
 
 
+def write_half(partial, error):
+    if partial.is_dir():
+        fill(partial, "half")
+    else:
+        partial.write_text("half")
+    raise error
+
+
 @pytest.fixture
 def old(tmp_path):
     folder = tmp_path / "out"
@@ -38,8 +46,7 @@ def test_replacing_leaves_the_old_file_alone_after_an_error(tmp_path, error):
     path.write_text("old")
     before = tree(tmp_path)
     with pytest.raises(type(error)), replacing(path) as partial:
-        partial.write_text("half")
-        raise error
+        write_half(partial, error)
     assert tree(tmp_path) == before
 
 
@@ -59,8 +66,7 @@ def test_building_makes_a_whole_folder(tmp_path):
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(143)])
 def test_building_leaves_nothing_after_an_error(tmp_path, error):
     with pytest.raises(type(error)), building(tmp_path / "new" / "out") as folder:
-        fill(folder, "half")
-        raise error
+        write_half(folder, error)
     assert tree(tmp_path) == {}
 
 
@@ -81,8 +87,7 @@ def test_building_replaces_the_whole_old_folder(tmp_path, old):
 def test_building_keeps_the_old_folder_after_an_error(tmp_path, old):
     before = tree(tmp_path)
     with pytest.raises(ValueError, match="no"), building(old, overwrite=True) as folder:
-        (folder / "c.txt").write_text("half")
-        raise ValueError("no")
+        write_half(folder, ValueError("no"))
     assert tree(tmp_path) == before
 
 

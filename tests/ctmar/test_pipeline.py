@@ -1,0 +1,255 @@
+import json
+from dataclasses import asdict, replace
+
+import numpy as np
+import pydicom
+import pytest
+
+from ctmar import pipeline
+from ctmar.dicom.series import choose_series, find_series
+from ctmar.dicom.synthetic import write_ct_series
+from ctmar.errors import OutputExistsError, UnsupportedInputError, UsageError
+from ctmar.methods import Correction
+from ctmar.pipeline import CorrectionSettings, correct_series, find_metal, grid_of, reprojection_geometry
+from ctmar.restorer import NetworkRestorer
+from data_sim.geometry import ImageGrid
+from tests.ctmar.small import GEOMETRY, MARKER, METAL, SIDE, small_volumes, tree, write_small_series, write_tiny_model
+
+LI = CorrectionSettings("li", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def volumes():
+    return small_volumes()
+
+
+@pytest.fixture(autouse=True)
+def small_fan(monkeypatch):
+    monkeypatch.setattr(pipeline, "reprojection_geometry", lambda grid: GEOMETRY)
+
+
+@pytest.fixture
+def source(tmp_path, volumes):
+    write_small_series(tmp_path / "source", volumes[0])
+    return tmp_path / "source"
+
+
+def series_of(folder):
+    return choose_series(find_series(folder))[0]
+
+
+def pixels(folder):
+    files = sorted(folder.glob("0*.dcm"))
+    return [pydicom.dcmread(file).pixel_array for file in files]
+
+
+def test_slices_with_metal_are_better_and_the_others_identical(tmp_path, source, volumes):
+    dirty, clean = volumes
+    before = tree(source)
+    result = correct_series(series_of(source), tmp_path / "out", LI)
+    assert tree(source) == before
+    assert [s.status for s in result.slices] == ["no metal", "corrected", "corrected", "no metal"]
+    assert (result.corrected, result.failed, result.warnings) == (2, (), ())
+    metal = np.hypot(*(np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2)) < 24
+    metal &= dirty[1] >= 2500
+    body = (clean[1] > -500) & ~metal
+    for k, (old, new) in enumerate(zip(pixels(source), pixels(tmp_path / "out"), strict=True)):
+        if k not in METAL:
+            np.testing.assert_array_equal(new, old)
+            continue
+        np.testing.assert_array_equal(new[metal], old[metal])
+        hu = {"old": old - 1024.0, "new": new - 1024.0}
+        error = {name: np.sqrt(np.mean((image - clean[k])[body] ** 2)) for name, image in hu.items()}
+        assert error["old"] > 40
+        assert error["new"] < 0.8 * error["old"]
+        changed = np.abs(hu["new"] - hu["old"])
+        assert result.slices[k].largest_change_hu == pytest.approx(changed.max(), abs=1)
+        grown = next(mask for number, _, mask in find_metal(series_of(source), LI) if number == k + 1)
+        measured = changed[(volumes[0][k] > -1024) & ~grown]
+        assert result.slices[k].mean_change_hu == pytest.approx(measured.mean(), abs=2)  # air is clipped in the file
+        assert 12 <= result.slices[k].metal_mm2 <= 100  # two pins of 12.6 mm^2, grown by a pixel
+
+
+def test_padding_comes_back_as_it_was_stored(tmp_path, volumes):
+    dirty = volumes[0].copy()
+    padding = dirty[0] == -1024
+    dirty[:, padding] = -2000
+    write_ct_series(tmp_path / "source", dirty, signed=True, bits_stored=16, intercept=0.0)
+    result = correct_series(series_of(tmp_path / "source"), tmp_path / "out", LI)
+    assert result.corrected == 2
+    for image in pixels(tmp_path / "out"):
+        assert image.dtype == np.int16
+        np.testing.assert_array_equal(image == -2000, padding)
+
+
+def test_every_slice_says_where_it_comes_from_and_what_was_done(tmp_path, source):
+    result = correct_series(series_of(source), tmp_path / "out", LI)
+    for k in range(4):
+        old, new = (pydicom.dcmread(folder / f"{k + 1:04d}.dcm") for folder in (source, tmp_path / "out"))
+        assert new.SeriesInstanceUID == result.derived_uid != old.SeriesInstanceUID
+        assert new.StudyInstanceUID == old.StudyInstanceUID
+        assert new.SourceImageSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID == result.slices[k].sop_uid
+        assert new.ImageType[0] == "DERIVED"
+        assert "method li" in new.DerivationDescription
+        assert ("pixels identical to the source" in new.DerivationDescription) == (k not in METAL)
+        for keyword in ("PatientName", "PatientID", "ImagePositionPatient", "PixelSpacing", "InstanceNumber", "KVP"):
+            assert new[keyword].value == old[keyword].value
+
+
+def test_the_model_is_named_in_the_slices_and_in_the_result(tmp_path, source):
+    restorer = NetworkRestorer(write_tiny_model(tmp_path), device="cpu")
+    result = correct_series(series_of(source), tmp_path / "out", replace(LI, method="cnn-mar"), restorer=restorer)
+    assert (result.model, result.model_sha256) == ("tiny", restorer.card.sha256)
+    described = pydicom.dcmread(tmp_path / "out" / "0002.dcm").DerivationDescription
+    assert "tiny" in described
+    assert restorer.card.sha256 in described
+
+
+def test_batches_change_nothing(tmp_path, source, monkeypatch):
+    correct_series(series_of(source), tmp_path / "whole", LI)
+    monkeypatch.setattr(pipeline, "_SLICES_AT_ONCE", 1)
+    told = []
+    correct_series(series_of(source), tmp_path / "single", LI, progress=lambda done, n: told.append((done, n)))
+    for one, other in zip(pixels(tmp_path / "whole"), pixels(tmp_path / "single"), strict=True):
+        np.testing.assert_allclose(one.astype(int), other.astype(int), atol=1)
+    assert told[-1] == (4, 4)
+    assert told == sorted(told)
+
+
+def test_slices_of_two_sizes(tmp_path, volumes):
+    dirty, _ = volumes
+    write_small_series(tmp_path / "source", dirty)
+    write_small_series(tmp_path / "other", dirty[:, 4:-4, 4:-4])
+    (tmp_path / "other" / "0003.dcm").replace(tmp_path / "source" / "0003.dcm")
+    result = correct_series(series_of(tmp_path / "source"), tmp_path / "out", LI)
+    assert result.corrected == 2
+    assert [image.shape for image in pixels(tmp_path / "out")] == [(64, 64), (64, 64), (56, 56), (64, 64)]
+
+
+def test_no_metal_at_all(tmp_path, volumes):
+    write_small_series(tmp_path / "source", volumes[1])
+    result = correct_series(series_of(tmp_path / "source"), tmp_path / "out", replace(LI, seg=True, report=True))
+    assert result.corrected == 0
+    assert any("No metal" in text for text in result.warnings)
+    for old, new in zip(pixels(tmp_path / "source"), pixels(tmp_path / "out"), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not (tmp_path / "out" / "metal-segmentation.dcm").exists()
+
+
+def test_a_truncated_slice_is_left_out_and_reported(tmp_path, source):
+    damaged = source / "0002.dcm"
+    damaged.write_bytes(damaged.read_bytes()[:-3000])
+    result = correct_series(series_of(source), tmp_path / "out", LI)
+    assert [s.status for s in result.slices] == ["no metal", "unreadable", "corrected", "no metal"]
+    assert "0002.dcm" in result.failed[0].message
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0001.dcm", "0003.dcm", "0004.dcm"]
+
+
+def test_values_that_are_not_finite_never_reach_a_file(tmp_path, source, monkeypatch):
+    image = Correction.image
+
+    def one_nan(self, method):
+        stack = image(self, method).copy()
+        stack[0, 20, 20] = np.nan
+        return stack
+
+    monkeypatch.setattr(Correction, "image", one_nan)
+    result = correct_series(series_of(source), tmp_path / "out", LI)
+    assert [s.status for s in result.slices] == ["no metal", "failed", "corrected", "no metal"]
+    np.testing.assert_array_equal(pixels(tmp_path / "out")[1], pixels(source)[1])
+
+
+def test_an_error_in_a_method_leaves_the_old_output(tmp_path, source, monkeypatch):
+    def fail(self, method):
+        raise RuntimeError("broken")
+
+    correct_series(series_of(source), tmp_path / "out", LI)
+    before = tree(tmp_path)
+    monkeypatch.setattr(Correction, "image", fail)
+    with pytest.raises(RuntimeError, match="broken"):
+        correct_series(series_of(source), tmp_path / "out", replace(LI, overwrite=True))
+    assert tree(tmp_path) == before
+
+
+def test_an_output_that_exists_is_refused(tmp_path, source):
+    (tmp_path / "out").mkdir()
+    with pytest.raises(OutputExistsError):
+        correct_series(series_of(source), tmp_path / "out", LI)
+
+
+def test_report_without_patient_data(tmp_path, source):
+    result = correct_series(series_of(source), tmp_path / "out", replace(LI, report=True))
+    html = (tmp_path / "out" / "report.html").read_text()
+    text = (tmp_path / "out" / "report.json").read_text()
+    assert MARKER not in html + text
+    assert str(tmp_path) not in html + text  # a folder may be called after the patient
+    report = json.loads(text)
+    assert report["settings"]["method"] == "li"
+    assert report["derived_uid"] == result.derived_uid
+    assert [s["status"] for s in report["slices"]] == [s.status for s in result.slices]
+    assert "Not for diagnostic use" in html or "not for diagnostic use" in html
+    assert MARKER not in json.dumps(asdict(result))
+
+
+def test_metal_as_segmentation(tmp_path, source, volumes):
+    pytest.importorskip("highdicom")
+    correct_series(series_of(source), tmp_path / "out", replace(LI, seg=True))
+    seg = pydicom.dcmread(tmp_path / "out" / "metal-segmentation.dcm")
+    assert seg.Modality == "SEG"
+    assert seg.NumberOfFrames == len(METAL)
+    referenced = {item.ReferencedSOPInstanceUID for item in seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence}
+    assert {pydicom.dcmread(source / f"{k + 1:04d}.dcm").SOPInstanceUID for k in METAL} <= referenced
+    frames = seg.pixel_array > 0
+    bright = volumes[0][1] >= 2500
+    assert (frames[0] & bright).sum() == bright.sum()
+    assert frames[0].sum() < 5 * bright.sum()
+
+
+def test_own_mask(tmp_path, source):
+    own = np.zeros((4, SIDE, SIDE), bool)
+    own[0, 30:34, 30:34] = True
+    own[3, :4, :4] = True  # in the padding
+    np.save(tmp_path / "own.npy", own)
+    settings = replace(LI, mask=tmp_path / "own.npy", report=True)
+    result = correct_series(series_of(source), tmp_path / "out", settings)
+    assert [s.status for s in result.slices] == ["corrected", "no metal", "no metal", "no metal"]
+    assert result.slices[0].metal_mm2 == 16
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["mask"] is True
+    np.save(tmp_path / "own.npy", np.ones_like(own))  # leaves no pixel to measure a change in
+    everything = correct_series(series_of(source), tmp_path / "everything", settings)
+    assert everything.corrected == 4
+    assert everything.slices[0].mean_change_hu == everything.slices[0].largest_change_hu == 0
+    np.save(tmp_path / "own.npy", own[:3])
+    with pytest.raises(UsageError, match=r"\(3, 64, 64\)"):
+        correct_series(series_of(source), tmp_path / "other", settings)
+    assert not (tmp_path / "other").exists()
+
+
+def test_find_metal(source):
+    found = {number: mask for number, _, mask in find_metal(series_of(source), LI)}
+    assert {number - 1 for number, mask in found.items() if mask.any()} == set(METAL)
+    assert not any(mask.any() for _, _, mask in find_metal(series_of(source), replace(LI, metal_threshold_hu=3050)))
+
+
+def test_pixels_that_are_not_square(tmp_path, volumes):
+    write_small_series(tmp_path / "source", volumes[0], pixel_mm=(1.0, 1.2))
+    _, first, _ = next(iter(find_metal(series_of(tmp_path / "source"), LI)))
+    with pytest.raises(UnsupportedInputError, match=r"1 x 1\.2 mm"):
+        grid_of(first)
+    with pytest.raises(UnsupportedInputError, match="square"):
+        correct_series(series_of(tmp_path / "source"), tmp_path / "out", LI)
+    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+@pytest.mark.parametrize(("side", "pixel_mm"), [(512, 0.4), (512, 0.98), (768, 0.98), (2048, 0.25)])
+def test_the_reprojection_sees_the_whole_circle(side, pixel_mm):
+    fan = reprojection_geometry(ImageGrid(side, side, pixel_mm))
+    half_angle = (fan.bins - 1) / 2 * fan.bin_pitch_rad
+    assert fan.source_isocentre_mm * np.sin(half_angle) >= side * pixel_mm / 2 * 0.995
+    assert fan.bins >= 920
+
+
+def test_an_image_wider_than_a_gantry():
+    with pytest.raises(UnsupportedInputError, match="wider"):
+        reprojection_geometry(ImageGrid(512, 512, 3.0))
