@@ -109,11 +109,15 @@ def simulate(
     from ctmar.simulation import simulate as run
 
     values = load_toml(config) if config else {}
+    if not isinstance(values.get("scan", {}), dict):
+        raise UsageError(f"{config}: scan must be a table, [scan].")
     scan = {**values.pop("scan", {}), **_given(kvp=kvp, photons=photons)}
     overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins)
     overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
     settings = settings_from(SimulationSettings, {**values, "scan": scan}, overrides=overrides, origin="simulation")
     _check_device(device)
+    for one in source:
+        _keep_source(Path(one), out)
     with progress_bar() as bar:
         result = run(source, out, settings, workers=workers, resume=resume, device=device, progress=bar)
     note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
@@ -192,7 +196,7 @@ def correct(
     if not 0 < metal_threshold < float("inf"):
         raise UsageError(f"--metal-threshold must be a number of HU above 0, not {metal_threshold:g}.")
     _check_device(device)
-    _keep_source(source, out, overwrite=overwrite)
+    _keep_source(source, out)
     settings = CorrectionSettings(method, metal_threshold, mask, seg, report, device, overwrite)
     if is_case_source(source):
         if seg or report or series or all_:
@@ -224,7 +228,7 @@ def evaluate(
     from ctmar.restorer import NetworkRestorer
 
     _check_device(device)
-    _keep_source(source, out, overwrite=overwrite)
+    _keep_source(source, out)
     refuse_existing(out, overwrite=overwrite)
     restorer = NetworkRestorer(model, device=device)
     with building(out, overwrite=overwrite) as folder:
@@ -305,10 +309,12 @@ def _card(restorer: NetworkRestorer) -> dict[str, Any]:
     return card
 
 
-def _keep_source(source: Path, out: Path, *, overwrite: bool) -> None:
-    """Refuse to replace the source, or a folder that it lies in."""
-    target = out.resolve()
-    if overwrite and target in (source.resolve(), *source.resolve().parents):
+def _keep_source(source: Path, out: Path) -> None:
+    """Refuse to write into the source, to replace it, or to replace a folder that it lies in."""
+    target, origin = out.resolve(), source.resolve()
+    if origin in target.parents:
+        raise UsageError(f"{out}: lies in the source, which is never written to; choose another output.")
+    if out.exists() and target in (origin, *origin.parents):
         raise UsageError(f"{out}: is or holds the source, which is never overwritten; choose another output.")
 
 

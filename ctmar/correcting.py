@@ -9,10 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import h5py
+
 from ctmar.console import note, print_json, progress_bar, warn
 from ctmar.database import Case, list_cases, read_info
 from ctmar.dicom.series import Found, Series, choose_series, find_series
-from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError
+from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
 from ctmar.files import building, refuse_existing
 from ctmar.pipeline import NEEDS_NETWORK, CorrectionSettings, SeriesResult, correct_series, find_metal
 from ctmar.raw import correct_case
@@ -21,7 +23,9 @@ from ctmar.restorer import NetworkRestorer
 
 def is_case_source(source: Path) -> bool:
     """Whether the source is a case file or a folder of them."""
-    return source.suffix == ".h5" or (source.is_dir() and any(source.glob("*.h5")))
+    if source.is_dir():
+        return any(source.glob("*.h5"))
+    return source.suffix == ".h5" or (source.is_file() and h5py.is_hdf5(source))
 
 
 def correct_dicom(
@@ -84,6 +88,8 @@ def correct_cases(
     Raises `CtmarError` as `correct_case` does for a single file, and where some of several failed.
     """
     refuse_existing(out, overwrite=settings.overwrite)
+    if source.is_file() and out.is_dir():
+        raise UsageError(f"{out}: is a folder; the output of one case file is a case file.")
     failed: dict[str, str] = {}
     files = list_cases(source) if source.is_dir() else [source]
     if dry_run:

@@ -18,7 +18,8 @@ from ctmar.methods import METHODS, Correction, Restorer
 from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
 from ctmar.weights import ModelCard
 from data_sim.projection import Projector
-from data_sim.scanner import STORED_HU
+from data_sim.scanner import KERNEL, STORED_HU
+from data_sim.units import mu_to_hu
 
 PATHS = ("raw", "dicom")
 
@@ -135,11 +136,13 @@ def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device
         shared: dict[str, Any] = {"mu_water_per_mm": first.mu_water_per_mm, "restorer": restorer, "known": known}
         if path == "raw":
             sinograms = np.stack([case.sinogram_metal for case in cases.values()])
-            correction = Correction(sinograms, known["uncorrected"], metal, projector, **shared)
+            # of our kernel, whatever made the file's own: see ctmar.raw
+            uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), first.mu_water_per_mm)
+            correction = Correction(sinograms, uncorrected_hu, metal, projector, **shared)
         else:
             stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
             correction = Correction.of_image(stored_hu, metal, projector, **shared)
-        images = {name: stack for name, stack in known.items() if name not in METHODS}
+        images = {name: stack for name, stack in known.items() if name not in METHODS or path == "raw"}
         images = {**correction.images(methods), **images, LIMIT: correction.replace_with_prior(reference_hu)}
         for index, (name, case) in enumerate(cases.items()):
             body = case.mask_body if case.mask_body is not None else body_mask(reference_hu[index])

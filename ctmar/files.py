@@ -50,9 +50,11 @@ def building(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise `OutputExistsError` where `path` is there and is not to be overwritten."""
+    """Raise `OutputExistsError` where `path` is there and must not be overwritten."""
     if not overwrite and (path.exists() or path.is_symlink()):
         raise OutputExistsError(f"{path}: exists already; choose another name or give --overwrite.")
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents, Path.home(), *Path.home().parents):
+        raise OutputExistsError(f"{path}: is or holds the current or the home folder, which is never replaced.")
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def read_mask(path: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
         mask = mask[None]
     if mask.shape != shape:
         raise UsageError(f"{path}: the mask is {mask.shape}, the images are {shape} (slices, rows, columns).")
-    return mask != 0
+    return np.nan_to_num(mask) != 0
 
 
 def _read_nifti(path: Path) -> NDArray[np.float32]:

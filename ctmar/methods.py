@@ -21,7 +21,7 @@ from ctmar.prior import tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
 from ctmar.segmentation import dilate, metal_path_mm, metal_trace
 from data_sim.projection import Projector
-from data_sim.scanner import KERNEL
+from data_sim.scanner import KERNEL, STORED_HU
 from data_sim.units import hu_to_mu
 
 METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn", "cnn-mar")
@@ -99,9 +99,10 @@ class Correction:
 
         The scanner's kernel is in the image already, so that the change is reconstructed with the bare ramp: on
         simulated iron hips 105 HU instead of 111 with the kernel applied twice. The mask is grown by a pixel: it costs
-        raw data up to 10 HU, but here the metal's inconsistency has spread to rays beside it.
+        raw data up to 10 HU, but here the metal's inconsistency has spread to rays beside it. Metal is projected as a
+        12-bit scanner stores it, also where the image goes on to 22,000 HU: BHC and networks know nothing else.
         """
-        sinogram = projector.forward(hu_to_mu(image_hu, mu_water_per_mm))
+        sinogram = projector.forward(hu_to_mu(np.minimum(image_hu, STORED_HU[1]), mu_water_per_mm))
         return cls(
             sinogram,
             image_hu,

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ctmar import __version__
-from ctmar.dicom.derived import DerivedSeries, derive, new_uid, write_dataset
+from ctmar.dicom.derived import NO_METAL, DerivedSeries, derive, new_uid, write_dataset
 from ctmar.dicom.pixels import Slice, read_slice
-from ctmar.dicom.segment import metal_segmentation
+from ctmar.dicom.segment import metal_segmentation, require_highdicom
 from ctmar.dicom.series import Series
 from ctmar.errors import UnsupportedInputError
 from ctmar.files import building
@@ -37,6 +37,7 @@ _PREVIEWS = 100
 """Slices shown in a report, at most."""
 
 _SQUARE = 1e-3
+_STANDARD_ORIENTATION = (1, 0, 0, 0, 1, 0)
 
 Tell = Callable[[int, int], None]
 """Told how many slices are done, and of how many."""
@@ -123,8 +124,17 @@ class _Output:
     headers: list[Dataset] = field(default_factory=list)
     masks: list[NDArray[np.bool_]] = field(default_factory=list)
 
-    def write(self, number: int, source: Slice, corrected_hu: NDArray[np.float32] | None) -> None:
-        write_dataset(derive(source, corrected_hu, series=self.series), self.folder / f"{number:04d}.dcm")
+    def write(
+        self,
+        number: int,
+        source: Slice,
+        corrected_hu: NDArray[np.float32] | None,
+        *,
+        why_carried: str = NO_METAL,
+    ) -> None:
+        write_dataset(
+            derive(source, corrected_hu, series=self.series, why_carried=why_carried), self.folder / f"{number:04d}.dcm"
+        )
 
 
 def correct_series(
@@ -161,6 +171,8 @@ def correct_series(
         Where no slice can be read, or the pixels are not square.
     """
     tell = progress or (lambda *_: None)
+    if settings.seg:
+        require_highdicom()
     card = getattr(restorer, "card", None)
     derived = DerivedSeries(
         uid=new_uid(),
@@ -178,7 +190,7 @@ def correct_series(
             _correct_batch(batch, output, settings, restorer)
             tell(len(output.results), total)
         tell(total, total)
-        if not any(folder.iterdir()):
+        if not any(folder.glob("*.dcm")):
             first = output.results[0].message if output.results else "the series is empty"
             raise UnsupportedInputError(f"no slice of the series can be read: {first}")
         warnings = list(series.warnings)
@@ -247,6 +259,8 @@ def _own_masks(series: Series, settings: CorrectionSettings) -> NDArray[np.bool_
     if settings.mask is None:
         return None
     first = series.slices[0]
+    if not np.allclose(first.orientation, _STANDARD_ORIENTATION, atol=0.1):
+        raise UnsupportedInputError(f"{first.file.name}: a mask can only be laid on a supine series without rotation.")
     return read_mask(settings.mask, (len(series.slices), first.rows, first.cols))
 
 
@@ -308,7 +322,7 @@ def _correct_batch(
     for (number, source, mask), corrected_hu in zip(batch, after, strict=True):
         area = float(mask.sum() * grid.pixel_mm**2)
         if not np.isfinite(corrected_hu).all():
-            output.write(number, source, None)
+            output.write(number, source, None, why_carried="Metal found, but its correction failed")
             message = "the correction gave values that are not finite; the slice is carried through"
             output.results.append(SliceResult(number, source.file.sop_uid, "failed", area, message=message))
             continue

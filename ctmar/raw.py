@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ctmar.database import Case, read_case, write_case
+from ctmar.errors import UnsupportedInputError
 from ctmar.masks import read_mask
 from ctmar.methods import Correction, Restorer
 from ctmar.pipeline import CorrectionSettings
@@ -20,8 +21,8 @@ from data_sim.units import mu_to_hu
 def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, restorer: Restorer | None = None) -> Case:
     """Correct one case file and write it, with `image/<method>` and `image/corrected` added, to `out`.
 
-    Only what the format calls needed must be there: an uncorrected image is reconstructed, and metal segmented in it,
-    where the file has none.
+    Only what the format calls needed must be there: metal is segmented where the file has no mask. The uncorrected
+    image is always reconstructed, since a correction changes the image that *our* kernel makes of the sinogram.
 
     Raises
     ------
@@ -29,7 +30,9 @@ def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, resto
         Where the file is no usable case file.
     """
     case = prepare(read_case(source), settings)
-    image = correction_of(case, settings, restorer=restorer).image(settings.method)[0]
+    correction = correction_of(case, settings, restorer=restorer)
+    metal_free = not correction.metal.any()
+    image = case.images["uncorrected"] if metal_free else correction.image(settings.method)[0]
     images = {**case.images, settings.method: image, "corrected": image}
     case = replace(case, images=images)
     write_case(out, case)
@@ -37,11 +40,19 @@ def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, resto
 
 
 def prepare(case: Case, settings: CorrectionSettings) -> Case:
-    """The case with an uncorrected image and a metal mask."""
-    images = dict(case.images)
-    if "uncorrected" not in images:
-        projector = Projector(case.geometry, case.grid, device=settings.device)
-        images["uncorrected"] = mu_to_hu(projector.fbp(case.sinogram_metal, window=KERNEL), case.mu_water_per_mm)
+    """The case with the uncorrected image of our own kernel, and a metal mask.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where the geometry has no filtered backprojection.
+    """
+    projector = Projector(case.geometry, case.grid, device=settings.device)
+    try:
+        uncorrected = projector.fbp(case.sinogram_metal, window=KERNEL)
+    except ValueError as error:
+        raise UnsupportedInputError(f"the case cannot be reconstructed: {error}.") from None
+    images = {**case.images, "uncorrected": mu_to_hu(uncorrected, case.mu_water_per_mm)}
     mask = case.mask_metal
     if settings.mask is not None:
         mask = read_mask(settings.mask, (1, *case.grid.shape))[0]

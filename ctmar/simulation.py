@@ -19,8 +19,8 @@ import tomli_w
 from ctmar import __version__
 from ctmar.config import load_toml
 from ctmar.database import Case, read_info, write_case, write_index
-from ctmar.errors import NoUsableSeriesError, OutputExistsError, UnsupportedInputError, UsageError
-from ctmar.files import replacing
+from ctmar.errors import NoUsableSeriesError, UnsupportedInputError, UsageError
+from ctmar.files import refuse_existing, replacing
 from ctmar.methods import Correction
 from ctmar.metrics import body_mask
 from ctmar.segmentation import dilate, metal_mask
@@ -154,7 +154,8 @@ def simulate(
         Where `out` exists and was not to be resumed, or was made with other settings.
     """
     tell = progress or (lambda *_: None)
-    _prepare(out, sources, settings, resume=resume)
+    text = _settings_text(sources, settings)
+    _check_output(out, text, resume=resume)
     slices, skipped = find_slices(sources)
     screened = []
     for result in _each(screen, slices, workers):
@@ -162,6 +163,10 @@ def simulate(
         tell("screening slices", len(screened), len(slices))
     skipped += [(s.slice.name, s.reason) for s in screened if s.reason]
     planned = plan(screened, settings)
+    for leftover in out.glob(".*.partial"):
+        leftover.unlink()
+    with replacing(out / SETTINGS_FILE) as partial_file:
+        partial_file.write_text(text, encoding="utf-8")
     missing = [case for case in planned if not _is_complete(out, case, settings)]
     done = len(planned) - len(missing)
     failed: list[tuple[str, str]] = []
@@ -269,23 +274,22 @@ def _simulate_batch(
     return failed
 
 
-def _prepare(out: Path, sources: Sequence[str], settings: SimulationSettings, *, resume: bool) -> None:
-    """Create the folder with its settings, or check that it is the one to complete."""
+def _settings_text(sources: Sequence[str], settings: SimulationSettings) -> str:
     values = {"version": __version__, "sources": list(map(str, sources)), "settings": asdict(settings)}
-    text = tomli_w.dumps(_without_none(values))
-    file = out / SETTINGS_FILE
-    if out.exists():
-        if not resume:
-            raise OutputExistsError(f"{out}: exists; choose another folder, or --resume to complete it.")
-        if not file.is_file():
-            raise UsageError(f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder.")
-        if load_toml(file) != tomllib.loads(text):
-            raise UsageError(f"{out}: was made with other settings, see {SETTINGS_FILE}; choose another folder.")
-        for partial_file in out.glob(".*.partial"):
-            partial_file.unlink()
+    return tomli_w.dumps(_without_none(values))
+
+
+def _check_output(out: Path, text: str, *, resume: bool) -> None:
+    """Refuse a folder that exists, unless it is the one to complete."""
+    if not resume:
+        refuse_existing(out, overwrite=False)
+    if not out.exists():
         return
-    with replacing(file) as partial_file:
-        partial_file.write_text(text, encoding="utf-8")
+    file = out / SETTINGS_FILE
+    if not file.is_file():
+        raise UsageError(f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder.")
+    if load_toml(file) != tomllib.loads(text):
+        raise UsageError(f"{out}: was made with other settings, see {SETTINGS_FILE}; choose another folder.")
 
 
 def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:

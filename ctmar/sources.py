@@ -140,7 +140,7 @@ def _load_phantom(region: str, seed: int, z_mm: float) -> tuple[NDArray[np.float
 
 def _nifti(path: Path) -> Iterator[SourceSlice]:
     for index in range(_open_nifti(path).shape[2]):
-        yield SourceSlice(f"{path.name}:{index}", partial(_load_nifti, path, index))
+        yield SourceSlice(f"{_nifti_name(path)}:{index}", partial(_load_nifti, path, index))
 
 
 @lru_cache(maxsize=1)
@@ -164,6 +164,11 @@ def _open_nifti(path: Path) -> Any:
     return volume
 
 
+def _nifti_name(path: Path) -> str:
+    """File and folder: many collections give every patient a folder and the same file name."""
+    return "/".join(path.resolve().parts[-2:])
+
+
 def _load_nifti(path: Path, index: int) -> tuple[NDArray[np.float32], ImageGrid, str]:
     """One axial slice, turned from the canonical axes to rows from anterior and columns from the patient's right."""
     volume = _open_nifti(path)
@@ -172,4 +177,4 @@ def _load_nifti(path: Path, index: int) -> tuple[NDArray[np.float32], ImageGrid,
         raise UnsupportedInputError(f"{path.name}: its pixels are not square; resample the volume first.")
     image = np.asarray(volume.dataobj[..., index], np.float32)
     image_hu = np.ascontiguousarray(np.maximum(image, -1000)[::-1, ::-1].T)
-    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], x_mm), pseudonym(path.name)
+    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], x_mm), pseudonym(_nifti_name(path))

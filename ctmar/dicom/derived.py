@@ -72,6 +72,9 @@ _LOSSY = {
 """Transfer syntaxes that always lose, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
 
 
+NO_METAL = "No metal found in this slice"
+
+
 @dataclass(frozen=True, kw_only=True)
 class DerivedSeries:
     """What all slices of one corrected series share.
@@ -111,7 +114,13 @@ def new_uid() -> str:
     return str(generate_uid(prefix=None))
 
 
-def derive(source: Slice, corrected_hu: NDArray[np.floating] | None, *, series: DerivedSeries) -> Dataset:
+def derive(
+    source: Slice,
+    corrected_hu: NDArray[np.floating] | None,
+    *,
+    series: DerivedSeries,
+    why_carried: str = NO_METAL,
+) -> Dataset:
     """A derived CT image with corrected pixels, or with the source's own where there was nothing to correct.
 
     Parameters
@@ -142,7 +151,7 @@ def derive(source: Slice, corrected_hu: NDArray[np.floating] | None, *, series: 
             if keyword in derived:
                 delattr(derived, keyword)
         _identify(derived, source.dataset, series)
-        _describe_derivation(derived, source.dataset, series, carried=corrected_hu is None)
+        _describe_derivation(derived, source.dataset, series, carried=why_carried if corrected_hu is None else None)
         _keep_lossy_flag(derived, source)
         _set_pixels(derived, stored)
         correct_ambiguous_vr(derived, True)
@@ -198,7 +207,7 @@ def _identify(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
         setattr(derived, f"{event}Time", time)
 
 
-def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSeries, *, carried: bool) -> None:
+def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSeries, *, carried: str | None) -> None:
     further = [str(v).strip() for v in _values(source, "ImageType")[3:]]
     derived.ImageType = ["DERIVED", "SECONDARY", "AXIAL", *further]
     text = derivation_text(series, carried=carried)
@@ -223,15 +232,13 @@ def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSerie
     derived.SourceImageSequence = [image]
 
 
-def derivation_text(series: DerivedSeries, *, carried: bool) -> str:
+def derivation_text(series: DerivedSeries, *, carried: str | None = None) -> str:
     """The Derivation Description: what was done, with what, and what the image is not for."""
     model = f", model {series.model_name}" if series.model_name else ""
     model += f" (sha256 {series.model_hash})" if series.model_hash else ""
     by = f"ctmar {series.version}, method {series.method}{model}"
     if carried:
-        return f"No metal found in this slice: pixels identical to the source. Metal artifact reduction: {by}. " + (
-            "Not for diagnostic use."
-        )
+        return f"{carried}: pixels identical to the source. Metal artifact reduction: {by}. Not for diagnostic use."
     return f"Metal artifact reduction: {by}. Not for diagnostic use."
 
 

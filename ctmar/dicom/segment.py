@@ -32,6 +32,16 @@ _TYPE_2 = (
 """Patient and study attributes that may be empty but not absent, and that de-identified data often lack."""
 
 
+def require_highdicom() -> None:
+    """Raise `UnsupportedInputError` where highdicom, an optional dependency, is not installed."""
+    try:
+        import highdicom  # noqa: F401
+    except ImportError as error:
+        raise UnsupportedInputError(
+            "A DICOM segmentation needs highdicom: pip install ctmar[seg], or leave the segmentation out."
+        ) from error
+
+
 def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.bool_], *, version: str) -> Dataset:
     """A binary segmentation with one segment, the metal; slices without metal are left out.
 
@@ -56,12 +66,8 @@ def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.boo
     UnsupportedInputError
         If highdicom is not installed or refuses the series.
     """
-    try:
-        import highdicom
-    except ImportError as error:
-        raise UnsupportedInputError(
-            "A DICOM segmentation needs highdicom: pip install ctmar[seg], or leave the segmentation out."
-        ) from error
+    require_highdicom()
+    import highdicom
     from pydicom.sr.coding import Code
 
     if len(source_datasets) != len(masks) or masks.ndim != 3:
