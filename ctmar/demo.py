@@ -52,7 +52,7 @@ def run_demo(out: Path, *, device: str, overwrite: bool, progress: Bar) -> list[
             progress=lambda done, n: progress("correcting the series", done, n),
         )
         settings = SimulationSettings(
-            cases=6, seed=1, implants=("hip", "shoulder", "dental", "spine"), materials=("ti", "fe")
+            cases=6, seed=1, implants=("hip", "shoulder", "dental", "spine"), materials=("cocrmo", "ss316l")
         )
         simulate([PHANTOM], folder / "db", settings, device=device, progress=progress)
         rows, _ = evaluate(
