@@ -8,7 +8,7 @@ import pytest
 from ctmar.methods import Correction
 from ctmar.metrics import body_mask, evaluate_image
 from ctmar.restorer import NetworkRestorer
-from ctmar.segmentation import metal_mask
+from ctmar.segmentation import dilate, metal_mask
 from ctmar.sources import find_slices
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc
@@ -18,12 +18,11 @@ from data_sim.scanner import simulate_slices
 from data_sim.units import MU_WATER_PER_MM
 
 SOURCE = Path(__file__).parents[3] / "shared/data/clean/acrin-001-body"
-CASES = 3
 
 
 @pytest.fixture(scope="module")
 def hips():
-    """Slices, their grid, an iron hip prosthesis in each, and the patient."""
+    """All slices that an iron hip prosthesis fits, the prostheses, the grid, and the patient."""
     if not SOURCE.is_dir():
         pytest.skip("needs the real slices of ../shared/data")
     rng = np.random.default_rng(5)
@@ -33,9 +32,7 @@ def hips():
         pieces = place("hip", image_hu, grid, rng, ["fe"])
         if pieces:
             found.append((image_hu, pieces))
-        if len(found) == CASES:
-            break
-    assert len(found) == CASES
+    assert len(found) >= 4
     return np.stack([image for image, _ in found]), [pieces for _, pieces in found], grid, patient
 
 
@@ -47,9 +44,9 @@ def test_ordering_of_the_methods(hips):
     assert patient not in {*data["patients_trained"], *data["patients_validated"]}
 
     geometry = FanArc()
-    rngs = [np.random.default_rng(k) for k in range(CASES)]
+    rngs = [np.random.default_rng(k) for k in range(len(implants))]
     scan = simulate_slices(images_hu, grid, implants, rngs, geometry=geometry, settings=ScanSettings(), device="cpu")
-    metal = scan.metal | metal_mask(scan.uncorrected_hu, pixel_mm=grid.pixel_mm, threshold_hu=4000)
+    metal = scan.metal | (dilate(scan.metal, 3) & metal_mask(scan.uncorrected_hu, pixel_mm=grid.pixel_mm))
     projector = Projector(geometry, grid, device="cpu")
     shared = {"mu_water_per_mm": MU_WATER_PER_MM, "restorer": restorer}
     paths = {
