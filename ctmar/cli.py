@@ -152,10 +152,13 @@ def train(
     given = _given(arch=arch, channels=channels, path=path, epochs=epochs, batch_size=batch_size, lr=lr)
     settings = settings_from(TrainingSettings, load_toml(config) if config else {}, overrides=given, origin="training")
     with progress_bar() as bar:
+        bar("sampling patches", 0, 1)
         total = 0
 
         def tell(epoch: int, epochs: int, batch: int, batches: int, loss: float) -> None:
             nonlocal total
+            if not total:
+                bar("sampling patches", 1, 1)
             total = epochs * batches
             bar("training", (epoch - 1) * batches + batch, total)
 

@@ -43,7 +43,9 @@ def correct_dicom(
 
     Raises `CtmarError` as `find_series`, `choose_series` and `correct_series` do, and where slices failed.
     """
-    found = find_series(source)
+    with progress_bar() as bar:
+        bar("reading headers", 0, 1)
+        found = find_series(source)
     _say_skipped(found)
     chosen = choose_series(found, uid=uid, all_=all_)
     refuse_existing(out, overwrite=settings.overwrite)
@@ -102,7 +104,9 @@ def correct_cases(
     restorer = _restorer(settings, model)
     done = []
     if not source.is_dir():
-        case = correct_case(source, out, settings, restorer=restorer)
+        with progress_bar() as bar:
+            bar("correcting", 0, 1)
+            case = correct_case(source, out, settings, restorer=restorer)
         done.append(out)
         _say_metal_free(case, source)
     else:

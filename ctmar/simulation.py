@@ -156,7 +156,9 @@ def simulate(
     tell = progress or (lambda *_: None)
     text = _settings_text(sources, settings)
     _check_output(out, text, resume=resume)
+    tell("reading headers", 0, 1)
     slices, skipped = find_slices(sources)
+    tell("reading headers", 1, 1)
     screened = []
     for result in _each(screen, slices, workers):
         screened.append(result)
