@@ -20,11 +20,14 @@ def fbp(geometry, *ellipses, grid=GRID, **options):
 
 @each_geometry
 def test_a_uniform_disc_has_neither_cup_nor_rim_nor_centre(geometry):
-    """Mean of each ring of 4 mm within 0.1 % of the true value, from the centre to one ring from the edge."""
-    fine = replace(geometry, views=720)
-    image = fbp(fine, disc(0.02, 0, 0, 100))
+    """Mean of each ring of 4 mm within 0.1 % of the true value, from the centre to two rings from the edge.
+
+    The disc is not centred: its edge would meet the bins at the same place in all views, and rays that are lines
+    would then miss it by the same fraction of a bin in all of them.
+    """
+    image = fbp(replace(geometry, views=720), disc(0.02, 3.3, -2.1, 100))
     x, y = pixel_centres(GRID)
-    radius = np.hypot(x, y)
+    radius = np.hypot(x - 3.3, y + 2.1)
     rings = [image[(radius >= r) & (radius < r + 4)].mean() for r in range(0, 92, 4)]
     np.testing.assert_allclose(rings, 0.02, rtol=1e-3)
     assert image[63:65, 63:65].mean() == pytest.approx(0.02, rel=1e-3)
@@ -56,7 +59,7 @@ def test_quarters_worked_as_one_give_what_single_views_give(geometry):
 
 
 @each_geometry
-@pytest.mark.parametrize(("x_mm", "y_mm"), [(70.4, 30.2), (-45.1, 80.3), (-20.7, -90.9), (0.0, 1.0)])
+@pytest.mark.parametrize(("x_mm", "y_mm"), [(70.4, 30.2), (-45.1, 80.3), (-20.7, -90.9), (20.3, -1.0)])
 def test_a_point_lands_within_a_tenth_of_a_pixel(geometry, x_mm, y_mm):
     grid = ImageGrid(512, 512, 0.5)
     image = fbp(replace(geometry, views=360), disc(1.0, x_mm, y_mm, 1.5), grid=grid, window="hann")
@@ -81,7 +84,7 @@ def test_a_shifted_detector(geometry, offset):
     assert np.sqrt(np.mean(error**2)) < 0.005 * exact.max()
     image = fbp(shifted, *BODY, window="hann")
     x, y = pixel_centres(GRID)
-    assert image[np.hypot(x - 30.2, y + 21.7) < 6] == pytest.approx(0.05, rel=0.02)
+    assert image[np.hypot(x - 30.2, y + 21.7) < 4] == pytest.approx(0.05, rel=0.02)
     assert np.abs(image - fbp(geometry, *BODY, window="hann")).mean() < 0.01 * 0.02
 
 
