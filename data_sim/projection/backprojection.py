@@ -13,8 +13,6 @@ the cache and a pixel's sum in registers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +35,7 @@ def backproject(filtered: Block, scan: Scan, grid: ImageGrid) -> Block:
     image = np.zeros((grid.rows, grid.cols, width), np.float32)
     per_bin, coefficients, most = _angle_to_bin(scan)
     in_threads(
-        _backproject(width),
+        _backproject,
         -(-grid.rows // _TILE),
         1,
         filtered.reshape(-1, width),
@@ -52,6 +50,7 @@ def backproject(filtered: Block, scan: Scan, grid: ImageGrid) -> Block:
         grid.x_mm().astype(np.float32),
         grid.y_mm(),
         image.reshape(-1, width),
+        (0.0,) * width,
     )
     return image
 
@@ -130,72 +129,66 @@ def _places_arc(x, cos, sin, t0, u0, radius, coefficients, most, first_bin, end,
         w0[c] = weight - w1[c]
 
 
-@cache
-def _backproject(width: int) -> Callable[..., None]:
-    @kernel(
-        "void(intp, intp, float32[:, ::1], intp, intp, float64[:, ::1], float64, float32, float32, float32[::1],"
-        " float32, float32[::1], float64[::1], float32[:, ::1])"
-    )
-    def backproject_kernel(
-        first, stop, filtered, bins, kind, views, radius, per_bin, first_bin, coefficients, most, x, y, image
-    ):
-        rows_, cols = y.size, x.size
-        low = np.empty((_VIEWS_AT_ONCE, _TILE), np.int32)
-        w0 = np.empty((_VIEWS_AT_ONCE, _TILE), np.float32)
-        w1 = np.empty((_VIEWS_AT_ONCE, _TILE), np.float32)
-        all_low, all_w0, all_w1 = low.reshape(-1), w0.reshape(-1), w1.reshape(-1)
-        across = np.zeros(_TILE, np.float32)
-        end, radius_ = np.float32(bins - 1), np.float32(radius)
-        for down in range(first, stop):
-            for c0 in range(0, cols, _TILE):
-                n = min(_TILE, cols - c0)
-                across[:n] = x[c0 : c0 + n]
-                for v0 in range(0, views.shape[0], _VIEWS_AT_ONCE):
-                    some = min(_VIEWS_AT_ONCE, views.shape[0] - v0)
-                    for r in range(down * _TILE, min((down + 1) * _TILE, rows_)):
-                        for k in range(some):
-                            cos, sin = np.float32(views[v0 + k, 0]), np.float32(views[v0 + k, 1])
-                            t0 = np.float32(y[r] * views[v0 + k, 1])
-                            u0 = np.float32(radius - y[r] * views[v0 + k, 0])
-                            row = np.int32((v0 + k) * bins)
-                            if kind == PARALLEL:
-                                _places_parallel(across, cos, t0, per_bin, first_bin, end, row, low[k], w0[k], w1[k])
-                            elif kind == FLAT:
-                                _places_flat(
-                                    across,
-                                    cos,
-                                    sin,
-                                    t0,
-                                    u0,
-                                    radius_,
-                                    per_bin,
-                                    first_bin,
-                                    end,
-                                    row,
-                                    low[k],
-                                    w0[k],
-                                    w1[k],
-                                )
-                            else:
-                                _places_arc(
-                                    across,
-                                    cos,
-                                    sin,
-                                    t0,
-                                    u0,
-                                    radius_,
-                                    coefficients,
-                                    most,
-                                    first_bin,
-                                    end,
-                                    row,
-                                    low[k],
-                                    w0[k],
-                                    w1[k],
-                                )
-                        for c in range(n):
-                            simd.gather(
-                                image, r * cols + c0 + c, filtered, all_low, all_w0, all_w1, c, some, _TILE, width
+@kernel(
+    "void(intp, intp, float32[:, ::1], intp, intp, float64[:, ::1], float64, float32, float32, float32[::1],"
+    " float32, float32[::1], float64[::1], float32[:, ::1], LANES)"
+)
+def _backproject(
+    first, stop, filtered, bins, kind, views, radius, per_bin, first_bin, coefficients, most, x, y, image, lanes
+):
+    rows_, cols = y.size, x.size
+    low = np.empty((_VIEWS_AT_ONCE, _TILE), np.int32)
+    w0 = np.empty((_VIEWS_AT_ONCE, _TILE), np.float32)
+    w1 = np.empty((_VIEWS_AT_ONCE, _TILE), np.float32)
+    all_low, all_w0, all_w1 = low.reshape(-1), w0.reshape(-1), w1.reshape(-1)
+    across = np.zeros(_TILE, np.float32)
+    end, radius_ = np.float32(bins - 1), np.float32(radius)
+    for down in range(first, stop):
+        for c0 in range(0, cols, _TILE):
+            n = min(_TILE, cols - c0)
+            across[:n] = x[c0 : c0 + n]
+            for v0 in range(0, views.shape[0], _VIEWS_AT_ONCE):
+                some = min(_VIEWS_AT_ONCE, views.shape[0] - v0)
+                for r in range(down * _TILE, min((down + 1) * _TILE, rows_)):
+                    for k in range(some):
+                        cos, sin = np.float32(views[v0 + k, 0]), np.float32(views[v0 + k, 1])
+                        t0 = np.float32(y[r] * views[v0 + k, 1])
+                        u0 = np.float32(radius - y[r] * views[v0 + k, 0])
+                        row = np.int32((v0 + k) * bins)
+                        if kind == PARALLEL:
+                            _places_parallel(across, cos, t0, per_bin, first_bin, end, row, low[k], w0[k], w1[k])
+                        elif kind == FLAT:
+                            _places_flat(
+                                across,
+                                cos,
+                                sin,
+                                t0,
+                                u0,
+                                radius_,
+                                per_bin,
+                                first_bin,
+                                end,
+                                row,
+                                low[k],
+                                w0[k],
+                                w1[k],
                             )
-
-    return backproject_kernel
+                        else:
+                            _places_arc(
+                                across,
+                                cos,
+                                sin,
+                                t0,
+                                u0,
+                                radius_,
+                                coefficients,
+                                most,
+                                first_bin,
+                                end,
+                                row,
+                                low[k],
+                                w0[k],
+                                w1[k],
+                            )
+                    for c in range(n):
+                        simd.gather(image, r * cols + c0 + c, filtered, all_low, all_w0, all_w1, c, some, _TILE, lanes)

@@ -27,19 +27,24 @@ def part(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile a function for one signature when it is first called; later processes load it from numba's disk cache."""
+    """Compile a function for one signature when it is first called; later processes load it from numba's disk cache.
+
+    ``LANES`` in the signature stands for the type of the last argument, a tuple of as many numbers as a block has
+    lanes; the function is compiled for each width that is used.
+    """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @cache
-        def compiled() -> Callable[..., Any]:
+        def compiled(lanes: int) -> Callable[..., Any]:
+            of_width = signature.replace("LANES", f"UniTuple(float64, {lanes})")
             with _announced():
-                machine_code: Callable[..., Any] = njit(signature, nogil=True, cache=True, **_OPTIONS)(function)
+                machine_code: Callable[..., Any] = njit(of_width, nogil=True, cache=True, **_OPTIONS)(function)
             return machine_code
 
         @wraps(function)
         def call(*arguments: Any) -> Any:
             with _lock:
-                ready = compiled()
+                ready = compiled(len(arguments[-1]) if "LANES" in signature else 0)
             return ready(*arguments)
 
         return call

@@ -15,8 +15,6 @@ the cost follows what is in the image.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -44,28 +42,27 @@ def forward(image: Block, out: Block, scan: Scan, grid: ImageGrid, rays: NDArray
     views, bins, width = out.shape
     wanted = np.ones((views, bins), bool) if rays is None else np.ascontiguousarray(rays)
     at_once = max(1, min(_VIEWS_AT_ONCE, -(-views // (2 * count()))))
+    sums, lanes = out.reshape(-1, width), (0.0,) * width
     for by_row in (True, False):
         turned = image if by_row else np.ascontiguousarray(image.transpose(1, 0, 2))
         steps, across, _ = turned.shape
         occupied = np.zeros((-(-(steps - 2) // TILE), -(-(across - 1) // TILE)), bool)
         in_threads(_find_occupied, len(occupied), 1, turned, occupied)
         if occupied.any():
-            flat, sums = turned.reshape(-1, width), out.reshape(-1, width)
-            in_threads(
-                _forward(width), views, at_once, by_row, flat, across, occupied, *_plain(scan, grid), wanted, sums
-            )
+            data = turned.reshape(-1, width), across, occupied
+            in_threads(_forward, views, at_once, by_row, *data, _plain(scan, grid), wanted, sums, lanes)
 
 
 def adjoint(sinogram: Block, scan: Scan, grid: ImageGrid) -> Block:
     """The transpose of `forward`: (views, bins, width) to (rows, cols, width)."""
-    width = sinogram.shape[2]
-    flat = sinogram.reshape(-1, width)
+    views, bins, width = sinogram.shape
+    data, wanted, lanes = sinogram.reshape(-1, width), np.ones((views, bins), bool), (0.0,) * width
     sums = []
     for by_row in (True, False):
         steps, across = (grid.rows, grid.cols) if by_row else (grid.cols, grid.rows)
         image = np.zeros((steps + 2, across + 2, width), np.float32)
-        stripes = -(-steps // TILE)
-        in_threads(_adjoint(width), stripes, 1, by_row, flat, across + 2, *_plain(scan, grid), image.reshape(-1, width))
+        stripes, target = -(-steps // TILE), image.reshape(-1, width)
+        in_threads(_adjoint, stripes, 1, by_row, data, across + 2, _plain(scan, grid), wanted, target, lanes)
         sums.append(image[1:-1, 1:-1])
     return np.add(sums[0], sums[1].transpose(1, 0, 2), order="C")
 
@@ -78,10 +75,10 @@ def _plain(scan: Scan, grid: ImageGrid) -> tuple[Any, ...]:
 
 
 @part
-def _lines(v, place, by_row, views, bins, wanted, first, lines):
+def _lines(v, place, by_row, scan, wanted, lines):
     """How the rays of a view step: position = start + slope i at step i, ray length in a step (0: not this way)."""
+    _, _, _, _, views, bins, (x0, y0, p) = scan
     start, slope, inverse, length = lines
-    x0, y0, p = first
     cos_b, sin_b = views[v, 0], views[v, 1]
     for d in range(bins.shape[0]):
         cos = cos_b * bins[d, 0] - sin_b * bins[d, 1]
@@ -163,110 +160,72 @@ def _find_occupied(first, stop, image, occupied):
                     break
 
 
-_SCAN = "intp, float64, float64, float64, float64[:, ::1], float64[:, ::1], float64[::1]"
-
-
-@cache
-def _cross_tile(width: int, transpose: bool) -> Callable[..., None]:
-    """Along every ray of views v0 .. v1 that meets the tile with the corner (i0, c0): `gather` or `scatter`."""
-
-    @part
-    def cross_tile(
-        v0, v1, i0, i1, c0, c1, across, by_row, kind, radius, per_bin, first_bin, views, first, lines, steps, out, data
-    ):
-        start, slope, inverse, length = lines
-        rows, w0, w1 = steps
-        x0, y0, p = first
-        bins = length.shape[1]
-        middle_i, middle_c = i0 + 0.5 * TILE, c0 + 0.5 * TILE
-        x = x0 + p * (middle_c if by_row else middle_i)
-        y = y0 - p * (middle_i if by_row else middle_c)
-        rho = p * (TILE / math.sqrt(2.0) + 1.5)
-        for v in range(v0, v1):
-            k = v - v0
-            low, high = _bins_of_disc(x, y, rho, views[v, 0], views[v, 1], kind, radius, per_bin, first_bin, bins)
-            for d in range(low, high + 1):
-                if length[k, d] == 0:
-                    continue
-                s, q, r = start[k, d], slope[k, d], inverse[k, d]
-                near, far = (c0, c1) if q > 0 else (c1, c0)
-                begin = _first_step(near, s, q, r, i0, i1)
-                count = _first_step(far, s, q, r, i0, i1) - begin
-                if count > 0:
-                    _weights(begin, c0, across, s, q, length[k, d], rows, w0, w1)
-                    if transpose:
-                        simd.scatter(out, v * bins + d, data, rows, w0, w1, 0, count, 1, width)
-                    else:
-                        simd.gather(out, v * bins + d, data, rows, w0, w1, 0, count, 1, width)
-
-    return cross_tile
+_BLOCK = "float32[:, ::1]"
+_SCAN = "Tuple((intp, float64, float64, float64, float64[:, ::1], float64[:, ::1], float64[::1]))"
 
 
 @part
-def _room_for_lines(views, bins):
-    """What `_lines` fills for a few views."""
-    return (
-        np.empty((views, bins)),
-        np.empty((views, bins)),
-        np.empty((views, bins)),
-        np.empty((views, bins), np.float32),
-    )
+def _cross_tile(v0, v1, tile, across, by_row, scan, lines, steps, out, data, transpose, lanes):
+    """Along every ray of the views v0 .. v1 that meets a tile: `gather`, or `scatter` for the transpose."""
+    i0, i1, c0, c1 = tile
+    kind, radius, per_bin, first_bin, views, bins, (x0, y0, p) = scan
+    start, slope, inverse, length = lines
+    rows, w0, w1 = steps
+    middle_i, middle_c = i0 + 0.5 * TILE, c0 + 0.5 * TILE
+    x = x0 + p * (middle_c if by_row else middle_i)
+    y = y0 - p * (middle_i if by_row else middle_c)
+    rho = p * (TILE / math.sqrt(2.0) + 1.5)
+    n = bins.shape[0]
+    for v in range(v0, v1):
+        k = v - v0
+        low, high = _bins_of_disc(x, y, rho, views[v, 0], views[v, 1], kind, radius, per_bin, first_bin, n)
+        for d in range(low, high + 1):
+            if length[k, d] == 0:
+                continue
+            s, q, r = start[k, d], slope[k, d], inverse[k, d]
+            near, far = (c0, c1) if q > 0 else (c1, c0)
+            begin = _first_step(near, s, q, r, i0, i1)
+            count = _first_step(far, s, q, r, i0, i1) - begin
+            if count > 0:
+                _weights(begin, c0, across, s, q, length[k, d], rows, w0, w1)
+                if transpose:
+                    simd.scatter(out, v * n + d, data, rows, w0, w1, 0, count, 1, lanes)
+                else:
+                    simd.gather(out, v * n + d, data, rows, w0, w1, 0, count, 1, lanes)
 
 
 @part
-def _room_for_steps():
-    """What `_weights` fills for the steps in a tile."""
-    return np.empty(TILE, np.int32), np.empty(TILE, np.float32), np.empty(TILE, np.float32)
+def _room(views, bins):
+    """What `_lines` fills for a few views, and `_weights` for the steps in a tile."""
+    shape = (views, bins)
+    lines = np.empty(shape), np.empty(shape), np.empty(shape), np.empty(shape, np.float32)
+    return lines, (np.empty(TILE, np.int32), np.empty(TILE, np.float32), np.empty(TILE, np.float32))
 
 
-@cache
-def _forward(width: int) -> Callable[..., None]:
-    cross_tile = _cross_tile(width, False)
-
-    @kernel(
-        f"void(intp, intp, boolean, float32[:, ::1], intp, boolean[:, ::1], {_SCAN}, boolean[:, ::1], float32[:, ::1])"
-    )
-    def forward_kernel(
-        v0, v1, by_row, image, across, occupied, kind, radius, per_bin, first_bin, views, bins, first, wanted, out
-    ):
-        end = image.shape[0] // across - 1
-        lines, steps = _room_for_lines(v1 - v0, bins.shape[0]), _room_for_steps()
-        for v in range(v0, v1):
-            _lines(v, v - v0, by_row, views, bins, wanted, first, lines)
-        for down in range(occupied.shape[0]):
-            i0 = 1 + down * TILE
-            for right in range(occupied.shape[1]):
-                if occupied[down, right]:
-                    c0 = right * TILE
-                    cross_tile(
-                        v0, v1, i0, min(i0 + TILE, end), c0, min(c0 + TILE, across - 1), across, by_row,
-                        kind, radius, per_bin, first_bin, views, first, lines, steps, out, image,
-                    )  # fmt: skip
-
-    return forward_kernel
+@kernel(f"void(intp, intp, boolean, {_BLOCK}, intp, boolean[:, ::1], {_SCAN}, boolean[:, ::1], {_BLOCK}, LANES)")
+def _forward(v0, v1, by_row, image, across, occupied, scan, wanted, out, lanes):
+    end = image.shape[0] // across - 1
+    lines, steps = _room(v1 - v0, wanted.shape[1])
+    for v in range(v0, v1):
+        _lines(v, v - v0, by_row, scan, wanted, lines)
+    for down in range(occupied.shape[0]):
+        for right in range(occupied.shape[1]):
+            if occupied[down, right]:
+                i0, c0 = 1 + down * TILE, right * TILE
+                tile = i0, min(i0 + TILE, end), c0, min(c0 + TILE, across - 1)
+                _cross_tile(v0, v1, tile, across, by_row, scan, lines, steps, out, image, False, lanes)
 
 
-@cache
-def _adjoint(width: int) -> Callable[..., None]:
-    cross_tile = _cross_tile(width, True)
-
-    @kernel(f"void(intp, intp, boolean, float32[:, ::1], intp, {_SCAN}, float32[:, ::1])")
-    def adjoint_kernel(
-        first_stripe, last, by_row, sinogram, across, kind, radius, per_bin, first_bin, views, bins, first, image
-    ):
-        end = image.shape[0] // across - 1
-        lines, steps = _room_for_lines(_VIEWS_AT_ONCE, bins.shape[0]), _room_for_steps()
-        wanted = np.ones((views.shape[0], bins.shape[0]), np.bool_)
-        for stripe in range(first_stripe, last):
-            i0 = 1 + stripe * TILE
-            for v0 in range(0, views.shape[0], _VIEWS_AT_ONCE):
-                v1 = min(v0 + _VIEWS_AT_ONCE, views.shape[0])
-                for v in range(v0, v1):
-                    _lines(v, v - v0, by_row, views, bins, wanted, first, lines)
-                for c0 in range(0, across - 1, TILE):
-                    cross_tile(
-                        v0, v1, i0, min(i0 + TILE, end), c0, min(c0 + TILE, across - 1), across, by_row,
-                        kind, radius, per_bin, first_bin, views, first, lines, steps, image, sinogram,
-                    )  # fmt: skip
-
-    return adjoint_kernel
+@kernel(f"void(intp, intp, boolean, {_BLOCK}, intp, {_SCAN}, boolean[:, ::1], {_BLOCK}, LANES)")
+def _adjoint(first_stripe, last, by_row, sinogram, across, scan, wanted, image, lanes):
+    end = image.shape[0] // across - 1
+    lines, steps = _room(_VIEWS_AT_ONCE, wanted.shape[1])
+    for stripe in range(first_stripe, last):
+        i0 = 1 + stripe * TILE
+        for v0 in range(0, wanted.shape[0], _VIEWS_AT_ONCE):
+            v1 = min(v0 + _VIEWS_AT_ONCE, wanted.shape[0])
+            for v in range(v0, v1):
+                _lines(v, v - v0, by_row, scan, wanted, lines)
+            for c0 in range(0, across - 1, TILE):
+                tile = i0, min(i0 + TILE, end), c0, min(c0 + TILE, across - 1)
+                _cross_tile(v0, v1, tile, across, by_row, scan, lines, steps, image, sinogram, True, lanes)

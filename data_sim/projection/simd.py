@@ -62,12 +62,12 @@ class _Emitter:
         return self.builder.call(self.muladd, [weight, value, total])
 
 
-def _signature(width, out, source, rows, weights):
-    return types.void(out, types.intp, source, rows, weights, weights, types.intp, types.intp, types.intp, width)
+def _signature(lanes, out, source, rows, weights):
+    return types.void(out, types.intp, source, rows, weights, weights, types.intp, types.intp, types.intp, lanes)
 
 
-@intrinsic(prefer_literal=True)
-def gather(typingctx, out, at, source, rows, w0, w1, first, count, stride, width):
+@intrinsic
+def gather(typingctx, out, at, source, rows, w0, w1, first, count, stride, lanes):
     """``out[at] += sum of w0[k] source[rows[k]] + w1[k] source[rows[k] + 1]``, k = first + i stride, i < count.
 
     Parameters
@@ -76,12 +76,12 @@ def gather(typingctx, out, at, source, rows, w0, w1, first, count, stride, width
     at, first, count, stride : int
     rows : int32 (n,)
     w0, w1 : float32 (n,)
-    width : int
-        A constant of the compilation.
+    lanes : tuple
+        Of any `width` numbers: the width has to be part of a type, so that it is known when a kernel is compiled.
     """
 
     def codegen(context, builder, signature, args):
-        emit = _Emitter(context, builder, width.literal_value)
+        emit = _Emitter(context, builder, lanes.count)
         types_ = signature.args
         pointer, data = emit.data(types_[0], args[0]), emit.data(types_[2], args[2])
         rows_, w0_, w1_ = (emit.data(types_[n], args[n]) for n in (3, 4, 5))
@@ -100,15 +100,15 @@ def gather(typingctx, out, at, source, rows, w0, w1, first, count, stride, width
         emit.store(builder.fadd(emit.load(target), both), target)
         return context.get_dummy_value()
 
-    return _signature(width, out, source, rows, w0), codegen
+    return _signature(lanes, out, source, rows, w0), codegen
 
 
-@intrinsic(prefer_literal=True)
-def scatter(typingctx, out, at, source, rows, w0, w1, first, count, stride, width):
+@intrinsic
+def scatter(typingctx, out, at, source, rows, w0, w1, first, count, stride, lanes):
     """The transpose of `gather`: ``out[rows[k]] += w0[k] source[at]``, ``out[rows[k] + 1] += w1[k] source[at]``."""
 
     def codegen(context, builder, signature, args):
-        emit = _Emitter(context, builder, width.literal_value)
+        emit = _Emitter(context, builder, lanes.count)
         types_ = signature.args
         pointer, data = emit.data(types_[0], args[0]), emit.data(types_[2], args[2])
         rows_, w0_, w1_ = (emit.data(types_[n], args[n]) for n in (3, 4, 5))
@@ -122,4 +122,4 @@ def scatter(typingctx, out, at, source, rows, w0, w1, first, count, stride, widt
                 emit.store(emit.add_product(weight, value, emit.load(target)), target)
         return context.get_dummy_value()
 
-    return _signature(width, out, source, rows, w0), codegen
+    return _signature(lanes, out, source, rows, w0), codegen
