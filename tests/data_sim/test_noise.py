@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from data_sim.noise import FEWEST, detect
+from data_sim.noise import FEWEST, detect, poisson
 from data_sim.spectrum import load_spectrum
 
 SAMPLES = 200_000  # 4.5 standard deviations of a variance are then 1.4 %
@@ -19,6 +20,26 @@ def test_counted_photons_are_poisson(photons):
     np.testing.assert_array_equal(counts, np.round(counts))
     assert counts.mean() == pytest.approx(photons, abs=5 * np.sqrt(photons / SAMPLES))
     assert counts.var() == pytest.approx(photons, rel=0.02)
+
+
+@pytest.mark.parametrize("mean", [0.3, 8.0, 49.0, 51.0, 700.0])
+def test_counts_have_the_distribution_of_poisson(mean):
+    counts = poisson(np.full(SAMPLES, mean), np.random.default_rng(4))
+    k = np.arange(int(mean + 8 * np.sqrt(mean) + 8))
+    below = np.searchsorted(np.sort(counts), k, side="right") / SAMPLES
+    # 1.95 / sqrt(samples) is exceeded by one in a thousand Kolmogorov-Smirnov distances
+    assert np.abs(below - stats.poisson.cdf(k, mean)).max() < 1.95 / np.sqrt(SAMPLES)
+    assert stats.skew(counts) == pytest.approx(1 / np.sqrt(mean), abs=0.03)
+
+
+def test_noise_does_not_change_with_rounding():
+    """Means that differ in the seventh digit, as on another device, give counts that differ by a few at most."""
+    mean = np.random.default_rng(0).uniform(0, 1e6, SAMPLES)
+    first = poisson(mean, np.random.default_rng(1))
+    second = poisson(mean * (1 + 1e-7), np.random.default_rng(1))
+    assert np.abs(second - first).max() <= 1
+    alone = poisson(mean[:1000], np.random.default_rng(1))
+    np.testing.assert_array_equal(alone, first[:1000])
 
 
 def test_added_up_energies_have_the_moments_of_every_energy_drawn_by_itself():
