@@ -31,6 +31,7 @@ _LIMITS = {
     "photons": (1, 1e15),
     "scatter_photons": (0, 1e15),
     "bowtie_mm": (0, 1000),
+    "bowtie_share": (0, 1),
     "slice_thickness_mm": (0.1, 100),
     "electronic_noise_photons": (0, 1e6),
     "scatter_ratio": (0, 1),
@@ -53,9 +54,9 @@ class ScanSettings:
         Tube potential, one of `data_sim.spectrum.TUBE_POTENTIALS_KV`.
     filter_al_mm, filter_cu_mm : float
         Aluminium and copper in the beam beside the 6 mm Al of the tables.
-    bowtie_mm : float
-        Diameter of the cylinder of water that a bowtie filter evens out, see `data_sim.beam.bowtie_thickness_mm`;
-        0 is no filter.
+    bowtie_mm, bowtie_share : float
+        Diameter of the cylinder of water that a bowtie filter evens out, and to what share, see
+        `data_sim.beam.bowtie_thickness_mm`; a diameter of 0 is no filter.
     photons : float
         Detected photons per ray in air, where the bowtie filter is thinnest.
     mas : float, optional
@@ -92,6 +93,7 @@ class ScanSettings:
     filter_al_mm: float = 0.0
     filter_cu_mm: float = 0.0
     bowtie_mm: float = 0.0
+    bowtie_share: float = 0.5
     photons: float = 2e7
     mas: float | None = None
     slice_thickness_mm: float = 1.0
@@ -142,7 +144,7 @@ class ScanSettings:
                 filter_al_mm=self.filter_al_mm,
                 filter_cu_mm=self.filter_cu_mm,
             )
-        bowtie_mm = bowtie_thickness_mm(geometry, self.bowtie_mm) if self.bowtie_mm else None
+        bowtie_mm = bowtie_thickness_mm(geometry, self.bowtie_mm, self.bowtie_share) if self.bowtie_mm else None
         return Beam(spectrum, photons, second, bowtie_mm, pitch_mm(geometry))
 
     def to_dict(self) -> dict[str, Any]:

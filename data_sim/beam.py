@@ -92,16 +92,16 @@ def pitch_mm(geometry: Geometry) -> float:
     return float(np.diff(distances_mm(geometry)).max())
 
 
-def bowtie_thickness_mm(geometry: Geometry, water_mm: float) -> NDArray[np.float64]:
+def bowtie_thickness_mm(geometry: Geometry, water_mm: float, share: float = 1.0) -> NDArray[np.float64]:
     """Thickness of a bowtie filter of PMMA that evens out a cylinder of water, shape (bins,).
 
-    The filter replaces the water that a ray has less than the central one: with the cylinder's radius r and the ray's
-    distance s from its axis (R sin(fan angle) in a fan),
+    The filter replaces a share of the water that a ray has less than the central one: with the cylinder's radius r and
+    the ray's distance s from its axis (R sin(fan angle) in a fan),
 
-        t = (mu_water / mu_PMMA)(70 keV) (2 r - 2 sqrt(r^2 - s^2)),
+        t = share (mu_water / mu_PMMA)(70 keV) (2 r - 2 sqrt(r^2 - s^2)),
 
-    and stays at 2 r mu_water / mu_PMMA beyond the cylinder. It is the ideal filter for that cylinder at the isocentre;
-    filters of scanners are shaped alike but compensate in part: give them a cylinder smaller than the patient.
+    and keeps its thickness beyond the cylinder. A share of 1 is the ideal filter of that cylinder; but its edge is
+    steep, and so little of the beam is left there that scatter rules. Filters of scanners are flatter.
 
     References
     ----------
@@ -112,7 +112,7 @@ def bowtie_thickness_mm(geometry: Geometry, water_mm: float) -> NDArray[np.float
     s_mm = distances_mm(geometry)
     chord_mm = 2 * np.sqrt(np.maximum(radius_mm**2 - s_mm**2, 0))
     ratio = MU_WATER_PER_MM / float(linear_attenuation("pmma", REFERENCE_ENERGY_KEV))
-    return np.asarray(ratio * (water_mm - chord_mm))
+    return np.asarray(share * ratio * (water_mm - chord_mm))
 
 
 def photons_per_ray(

@@ -44,6 +44,7 @@ def test_the_defaults_are_the_papers_scanner():
         "filter_al_mm": 0.0,
         "filter_cu_mm": 0.0,
         "bowtie_mm": 0.0,
+        "bowtie_share": 0.5,
         "mas": None,
         "slice_thickness_mm": 1.0,
         "scatter_ratio": 0.0,
@@ -66,6 +67,7 @@ def test_settings_refuse_nonsense():
         ("filter_al_mm", -0.1),
         ("filter_cu_mm", 51.0),
         ("bowtie_mm", -1.0),
+        ("bowtie_share", 1.1),
         ("mas", 0.0),
         ("slice_thickness_mm", 0.0),
         ("scatter_ratio", 1.5),
@@ -142,7 +144,7 @@ def test_a_detector_that_adds_energies_up_is_noisier_and_hardens_less():
 def test_a_bowtie_filter_is_calibrated_out_but_shapes_noise_and_hardness():
     paths = {"water": chords(100.0)}
     plain = scanned(paths, **QUIET)
-    behind = scanned(paths, bowtie_mm=200.0, **QUIET)
+    behind = scanned(paths, bowtie_mm=200.0, bowtie_share=1.0, **QUIET)
     middle, edge = np.abs(S_MM) < 5, (np.abs(S_MM) > 90) & (np.abs(S_MM) < 95)
     air = np.abs(S_MM) > 105
     np.testing.assert_allclose(behind[:, middle], plain[:, middle], rtol=1e-3)
@@ -156,7 +158,9 @@ def test_a_bowtie_filter_is_calibrated_out_but_shapes_noise_and_hardness():
     assert (behind[:, edge] < 0.99 * plain[:, edge]).all()
     # noise of the photons that are left: nearly even over the cylinder, where it fell to the edge without the filter
     first, second = (
-        scanned(paths, seed=n, bowtie_mm=200.0, photons=1e5, scatter_photons=0.0, water_correction=False)
+        scanned(
+            paths, seed=n, bowtie_mm=200.0, bowtie_share=1.0, photons=1e5, scatter_photons=0.0, water_correction=False
+        )
         for n in (1, 2)
     )
     total = direct_integral(paths | {"pmma": filter_mm}, spectrum)

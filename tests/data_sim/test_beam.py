@@ -29,6 +29,8 @@ def test_bowtie_and_cylinder_together_weaken_every_ray_alike(geometry):
     together = 0.01929 * water_mm + mu_pmma / 10 * filter_mm
     np.testing.assert_allclose(together, 0.01929 * 220, rtol=0.005)
     assert filter_mm.min() == pytest.approx(0, abs=1e-2)  # of the two middle bins
+    half = ScanSettings(bowtie_mm=220.0, bowtie_share=0.5).beam(geometry).bowtie_mm
+    np.testing.assert_allclose(half, filter_mm / 2)
 
 
 def test_photons_from_milliampere_seconds():
