@@ -128,7 +128,7 @@ class ScanSettings:
         spectrum = load_spectrum(
             self.kvp, self.detector, filter_al_mm=self.filter_al_mm, filter_cu_mm=self.filter_cu_mm
         )
-        second = spectrum.weighted_by_energy() if self.detector == "energy-integrating" else None
+        second = spectrum.weighted_by_energy if self.detector == "energy-integrating" else None
         if geometry is None:
             for name in ("bowtie_mm", "mas", "scatter_ratio", "focal_spot_mm"):
                 if getattr(self, name):

@@ -86,9 +86,9 @@ METALS: Mapping[str, Material] = MappingProxyType(
         ),
         "goldalloy": Material(
             "dental gold alloy",
-            {"Au": 0.74, "Ag": 0.12, "Cu": 0.10, "Pd": 0.03, "Zn": 0.01},
+            {"Au": 0.75, "Ag": 0.11, "Cu": 0.095, "Pd": 0.035, "Zn": 0.01},
             15.5,
-            "a high-gold casting alloy for crowns and bridges, type 3 of ISO 22674; density from the elements' volumes",
+            "a usual casting gold for crowns and bridges (type III); density from the elements' volumes",
         ),
         "ceramic": Material(
             "zirconia ceramic",

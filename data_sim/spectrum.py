@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib.resources import files
 
 import numpy as np
@@ -49,8 +49,9 @@ class Spectrum:
         """Weighted mean energy."""
         return float(self.energies_kev @ self.weights)
 
+    @cached_property
     def weighted_by_energy(self) -> Spectrum:
-        """The spectrum with every weight multiplied by its energy."""
+        """The spectrum with every weight multiplied by its energy; always the same object."""
         return Spectrum(self.energies_kev, self.weights * self.energies_kev)
 
 
@@ -87,7 +88,7 @@ def load_spectrum(
         raise ValueError(f"unknown detector {detector!r}: expected one of {', '.join(DETECTORS)}")
     energies_kev, photons = _filtered_fluence(kvp, filter_al_mm, filter_cu_mm)
     spectrum = Spectrum(energies_kev, photons)
-    return spectrum.weighted_by_energy() if detector == "energy-integrating" else spectrum
+    return spectrum.weighted_by_energy if detector == "energy-integrating" else spectrum
 
 
 def tube_output(kvp: int, *, filter_al_mm: float = 0.0, filter_cu_mm: float = 0.0) -> float:

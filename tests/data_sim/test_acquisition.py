@@ -1,5 +1,9 @@
 """Whole scans of given path lengths: each setting against what it should do to the line integrals."""
 
+import re
+import tomllib
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -80,6 +84,16 @@ def test_settings_refuse_nonsense():
     ):
         with pytest.raises(ValueError, match=f"{name} must lie between"):
             ScanSettings(**{name: value})
+
+
+def test_every_setting_is_documented_and_the_examples_load():
+    text = (Path(__file__).parents[2] / "docs" / "simulator.md").read_text(encoding="utf-8")
+    examples = [tomllib.loads(block).get("scan") for block in re.findall(r"```toml\n(.*?)```", text, re.DOTALL)]
+    scans = [ScanSettings(**values) for values in examples if values is not None]
+    assert len(scans) >= 2
+    assert any(settings.mas for settings in scans)
+    for name in ScanSettings().to_dict():
+        assert name in text
 
 
 # --- scans ----------------------------------------------------------------------------------------
