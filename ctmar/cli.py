@@ -88,12 +88,16 @@ def simulate(
     cases: Annotated[int | None, typer.Option(help="How many cases [100].")] = None,
     seed: Annotated[int | None, typer.Option(help="What everything is drawn from [0].")] = None,
     implants: Annotated[str | None, typer.Option(help="hip,shoulder,dental,spine,clip,random [all].")] = None,
-    materials: Annotated[str | None, typer.Option(help="ti,fe,cu,au,cocrmo,ss316l,amalgam [ti,fe,cu,au].")] = None,
+    materials: Annotated[
+        str | None, typer.Option(help="ti,fe,cu,au,cocrmo,ss316l,amalgam,goldalloy,ceramic [ti,fe,cu,au].")
+    ] = None,
     kvp: Annotated[int | None, typer.Option(help="80, 100, 120 or 140 [120].")] = None,
     photons: Annotated[float | None, typer.Option(help="Photons per ray in air [2e7].")] = None,
+    mas: Annotated[float | None, typer.Option(help="Tube current times time of a turn, instead of photons.")] = None,
     geometry: Annotated[str | None, typer.Option(help="arc, flat or parallel [arc].")] = None,
     views: Annotated[int | None, typer.Option(help="Views per scan [984; 720 for parallel].")] = None,
     bins: Annotated[int | None, typer.Option(help="Detector bins [920; 736 for parallel].")] = None,
+    fov: Annotated[float | None, typer.Option(help="Field of view in mm, instead of bins [528 for arc].")] = None,
     config: Config = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Complete a database that was interrupted.")] = False,
@@ -111,8 +115,12 @@ def simulate(
     values = load_toml(config) if config else {}
     if not isinstance(values.get("scan", {}), dict):
         raise UsageError(f"{config}: scan must be a table, [scan].")
-    scan = {**values.pop("scan", {}), **_given(kvp=kvp, photons=photons)}
-    overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins)
+    if photons is not None and mas is not None:
+        raise UsageError("--photons and --mas say the same in two ways: give one of them.")
+    scan = {**values.pop("scan", {}), **_given(kvp=kvp, photons=photons, mas=mas)}
+    if photons is not None:
+        scan.pop("mas", None)  # a file's mas would take the flag's place
+    overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins, fov_mm=fov)
     overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
     settings = settings_from(SimulationSettings, {**values, "scan": scan}, overrides=overrides, origin="simulation")
     _check_device(device)

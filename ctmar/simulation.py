@@ -8,7 +8,7 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -26,6 +26,7 @@ from ctmar.metrics import body_mask
 from ctmar.segmentation import dilate, metal_mask
 from ctmar.sources import Screened, find_slices, screen
 from data_sim.acquisition import ScanSettings
+from data_sim.field_of_view import narrowed
 from data_sim.geometry import FanArc, FanFlat, Geometry, Parallel
 from data_sim.implants import IMPLANTS
 from data_sim.materials import METALS
@@ -69,6 +70,11 @@ class SimulationSettings:
         Tube, photons and detector.
     geometry, views, bins
         "arc", "flat" or "parallel", and another number of views or bins than the geometry's own.
+    fov_mm
+        Diameter of a field of view that is smaller than the scanner's, instead of `bins`; see
+        `data_sim.field_of_view.narrowed`.
+    arc_deg
+        What parallel views cover, 180 (their default) or 360 degrees; fans always turn once.
     """
 
     cases: int = 100
@@ -79,6 +85,8 @@ class SimulationSettings:
     geometry: Literal["arc", "flat", "parallel"] = "arc"
     views: int | None = None
     bins: int | None = None
+    fov_mm: float | None = None
+    arc_deg: Literal[180, 360] | None = None
 
     def __post_init__(self) -> None:
         if self.cases < 1:
@@ -94,12 +102,19 @@ class SimulationSettings:
             for name in names:
                 if name not in known:
                     raise ValueError(f"unknown {what} {name!r}: expected one of {', '.join(known)}")
-        self.scanner()
+        if self.bins is not None and self.fov_mm is not None:
+            raise ValueError("bins and fov_mm both set the width of the detector: give one of them")
+        if self.arc_deg == 180 and self.geometry != "parallel":
+            raise ValueError("arc_deg 180 is for parallel beams: fans turn once")
+        self.scan.beam(self.scanner())
 
     def scanner(self) -> Geometry:
         """The geometry that these settings describe."""
         counts = {name: n for name, n in (("views", self.views), ("bins", self.bins)) if n is not None}
-        return _GEOMETRIES[self.geometry](**counts)
+        geometry: Geometry = _GEOMETRIES[self.geometry](**counts)
+        if isinstance(geometry, Parallel) and self.arc_deg is not None:
+            geometry = replace(geometry, arc_rad=float(np.deg2rad(self.arc_deg)))
+        return geometry if self.fov_mm is None else narrowed(geometry, self.fov_mm)
 
 
 @dataclass(frozen=True)

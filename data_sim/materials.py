@@ -84,14 +84,43 @@ METALS: Mapping[str, Material] = MappingProxyType(
             10.6,
             "59 Ag 28 Sn 13 Cu alloy with 42.5 % mercury (Tytin); density from the elements' volumes",
         ),
+        "goldalloy": Material(
+            "dental gold alloy",
+            {"Au": 0.75, "Ag": 0.11, "Cu": 0.095, "Pd": 0.035, "Zn": 0.01},
+            15.5,
+            "a usual casting gold for crowns and bridges (type III); density from the elements' volumes",
+        ),
+        "ceramic": Material(
+            "zirconia ceramic",
+            {"Zr": 0.687, "Hf": 0.017, "Y": 0.041, "O": 0.255},
+            6.05,
+            "yttria-stabilised zirconia, ISO 13356: 92.8 % ZrO2, 5.2 % Y2O3, 2 % HfO2, at least 6.00 g/cm3",
+        ),
     }
 )
-"""Implant materials by the short code that the command line takes."""
+"""What leaves artifacts to remove, by the short code that the command line takes: metals, and a ceramic as dense.
+
+Ceramic is zirconia (crowns, dental implants, older hip heads), the stronger attenuator; alumina has 3.9 g/cm3."""
+
+PLASTICS: Mapping[str, Material] = MappingProxyType(
+    {
+        "pmma": Material(
+            "poly(methyl methacrylate)",
+            {"H": 0.080538, "C": 0.599848, "O": 0.319614},
+            1.19,
+            "C5H8O2; density of NIST's table of materials. Bone cement holds a radio-opacifier as well",
+        ),
+    }
+)
+"""Parts of an implant that are no metal: little more than water to X-rays, and no part of a metal mask."""
+
+FILTERS: Mapping[str, Material] = MappingProxyType({"al": Material("aluminium", {"Al": 1.0}, 2.699, "element")})
+"""Filters of the tube that are not implant materials; copper is among the metals."""
 
 
 def material_names() -> tuple[str, ...]:
-    """All short codes: tissues, then metals."""
-    return (*TISSUES, *METALS)
+    """All short codes: tissues, metals, plastics, filters."""
+    return (*TISSUES, *METALS, *PLASTICS, *FILTERS)
 
 
 def find_material(code: str) -> Material:
@@ -102,10 +131,9 @@ def find_material(code: str) -> Material:
     ValueError
         Where there is none of that code.
     """
-    if code in TISSUES:
-        return TISSUES[code]
-    if code in METALS:
-        return METALS[code]
+    for group in (TISSUES, METALS, PLASTICS, FILTERS):
+        if code in group:
+            return group[code]
     raise ValueError(f"unknown material {code!r}: expected one of {', '.join(material_names())}")
 
 

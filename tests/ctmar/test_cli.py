@@ -537,6 +537,32 @@ def test_version_and_info(run):
     assert values["packages"]["torch"] in text
 
 
+def test_exposure_and_field_of_view_of_a_simulation(run, tmp_path, monkeypatch):
+    """Flags win over the file, photons over a file's mAs; contradictions are refused."""
+    seen = []
+
+    def simulate(sources, out, settings, **_):
+        seen.append(settings)
+        return SimpleNamespace(cases=(), failed=(), skipped=())
+
+    monkeypatch.setattr("ctmar.simulation.simulate", simulate)
+    config = tmp_path / "scan.toml"
+    config.write_text("[scan]\nmas = 150.0\ncrosstalk = 0.02\n", encoding="utf-8")
+    base = ("simulate", "phantom", "--out", tmp_path / "db", "--config", config)
+    for flags in ((), ("--mas", "80", "--fov", "300"), ("--photons", "1e6")):
+        assert run(*base, *flags).code == 0
+    assert [settings.scan.mas for settings in seen] == [150.0, 80.0, None]
+    assert [settings.scan.photons for settings in seen] == [2e7, 2e7, 1e6]
+    assert [settings.scan.crosstalk for settings in seen] == [0.02] * 3
+    assert [settings.scanner().bins for settings in seen] == [920, 511, 920]  # 2 asin(150 / 595) / 1 mrad, and 1
+    for flags, words in (
+        (("--mas", "80", "--photons", "1e6"), ("--photons", "--mas")),
+        (("--fov", "900"), ("fov_mm", "528 mm")),
+        (("--geometry", "parallel"), ("mas needs a fan",)),
+    ):
+        check_refusal(run(*base, *flags), 2, *words)
+
+
 def test_evaluate(run, tmp_path):
     model = write_tiny_model(tmp_path, patients=("p2",))
     write_toy_database(tmp_path / "db", ("p1", "p2"))

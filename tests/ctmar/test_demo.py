@@ -7,6 +7,7 @@ import pydicom
 import pytest
 
 from ctmar import demo, pipeline, sources
+from ctmar.evaluation import without_nan
 from ctmar.methods import METHODS
 from ctmar.simulation import SimulationSettings
 from data_sim.geometry import FanArc, ImageGrid
@@ -42,7 +43,8 @@ def test_demo(tmp_path, small_demo):
         "series", "corrected", "db", "metrics.json", "metrics.csv", "report.html", "before-after.png",
     }  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
-    assert json.loads((out / "metrics.json").read_text()) == rows
+    # 230 bins see 68 mm about the middle: soft tissue near the metal may have no pixel within soft tissue's HU
+    assert json.loads((out / "metrics.json").read_text()) == without_nan(rows)
     assert {row["case"] for row in rows} == {path.stem for path in (out / "db").glob("*.h5")}
     for path in ("raw", "dicom"):
         assert {row["method"] for row in rows if row["path"] == path} == {*METHODS, "limit"}

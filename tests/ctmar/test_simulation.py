@@ -75,6 +75,8 @@ def test_scanners_by_name():
     assert SimulationSettings().scanner() == FanArc()
     assert SimulationSettings(geometry="flat", views=100).scanner() == FanFlat(views=100)
     assert SimulationSettings(geometry="parallel", bins=300).scanner() == Parallel(bins=300)
+    assert SimulationSettings(geometry="parallel", arc_deg=360).scanner() == Parallel(arc_rad=2 * np.pi)
+    assert SimulationSettings(geometry="parallel", fov_mm=250.0).scanner() == Parallel(bins=251)
 
 
 @pytest.mark.parametrize(
@@ -88,6 +90,10 @@ def test_scanners_by_name():
         ({"materials": ()}, "at least one material"),
         ({"views": 0}, "views must be positive"),
         ({"bins": 4000}, "narrower than 180"),
+        ({"bins": 500, "fov_mm": 250.0}, "give one of them"),
+        ({"fov_mm": 700.0}, "what the scan sees, 528 mm"),
+        ({"arc_deg": 180}, "fans turn once"),
+        ({"geometry": "parallel", "scan": ScanSettings(mas=100.0)}, "mas needs a fan"),
     ],
 )
 def test_settings_refuse_nonsense(values, message):

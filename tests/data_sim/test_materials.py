@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from data_sim.materials import METALS, TISSUES, Material, find_material, linear_attenuation, material_names
+from data_sim.materials import (
+    FILTERS,
+    METALS,
+    PLASTICS,
+    TISSUES,
+    Material,
+    find_material,
+    linear_attenuation,
+    material_names,
+)
 from data_sim.units import MU_WATER_PER_MM
 
 # Mass attenuation with coherent scatter, cm2/g, at 60, 80 and 100 keV: J. H. Hubbell and S. M. Seltzer, NIST
@@ -13,6 +22,8 @@ NIST_CM2_G = {
     "fe": (1.205, 0.5952, 0.3717),
     "cu": (1.593, 0.7630, 0.4584),
     "au": (4.528, 2.185, 5.158),
+    "pmma": (0.1924, 0.1751, 0.1641),
+    "al": (0.2778, 0.2018, 0.1704),
 }
 
 
@@ -53,10 +64,22 @@ def test_densities_are_those_of_the_method():
     assert densities == {"ti": 4.506, "fe": 7.874, "cu": 8.96, "au": 19.3, "bone": 1.92}
 
 
-def test_amalgam_density_is_that_of_its_parts():
-    grams_cm3 = {"Hg": 13.534, "Ag": 10.49, "Sn": 7.287, "Cu": 8.96}
-    volume = sum(fraction / grams_cm3[symbol] for symbol, fraction in METALS["amalgam"].composition.items())
-    assert METALS["amalgam"].density_g_cm3 == pytest.approx(1 / volume, rel=0.01)
+@pytest.mark.parametrize("code", ["amalgam", "goldalloy"])
+def test_alloy_density_is_that_of_its_parts(code):
+    grams_cm3 = {"Hg": 13.534, "Ag": 10.49, "Sn": 7.287, "Cu": 8.96, "Au": 19.3, "Pd": 12.02, "Zn": 7.14}
+    volume = sum(fraction / grams_cm3[symbol] for symbol, fraction in METALS[code].composition.items())
+    assert METALS[code].density_g_cm3 == pytest.approx(1 / volume, rel=0.01)
+
+
+def test_compounds_have_their_stoichiometry():
+    """By standard atomic weights: C5H8O2; and oxygen as the oxides of zirconium, hafnium and yttrium bind it."""
+    fractions = find_material("pmma").composition
+    moles = {symbol: fractions[symbol] / weight for symbol, weight in (("H", 1.008), ("C", 12.011), ("O", 15.999))}
+    assert moles["H"] / moles["O"] == pytest.approx(4, rel=1e-3)
+    assert moles["C"] / moles["O"] == pytest.approx(2.5, rel=1e-3)
+    fractions = find_material("ceramic").composition
+    bound = 2 * fractions["Zr"] / 91.224 + 2 * fractions["Hf"] / 178.49 + 1.5 * fractions["Y"] / 88.906
+    assert fractions["O"] == pytest.approx(bound * 15.999, rel=5e-3)
 
 
 def test_keeps_the_shape_of_the_energies():
@@ -65,8 +88,9 @@ def test_keeps_the_shape_of_the_energies():
 
 
 def test_names_are_unique_and_complete():
-    assert set(material_names()) == set(TISSUES) | set(METALS)
-    assert len(material_names()) == len(TISSUES) + len(METALS)
+    groups = (TISSUES, METALS, PLASTICS, FILTERS)
+    assert set(material_names()) == set().union(*groups)
+    assert len(material_names()) == sum(map(len, groups))
 
 
 def test_refuses_unknown_codes_and_energies():

@@ -5,7 +5,7 @@ import pytest
 
 from data_sim.acquisition import ScanSettings, scan
 from data_sim.geometry import FanArc, FanFlat, ImageGrid, Parallel
-from data_sim.implants import Piece
+from data_sim.implants import Piece, fine_masks
 from data_sim.implants import disc as circle
 from data_sim.materials import linear_attenuation
 from data_sim.projection import Projector
@@ -245,6 +245,39 @@ def test_noise_has_the_variance_of_photons(slices):
     p = simulated(slices, photons=1e14, scatter_photons=0, water_correction=False).sinogram_reference
     counts = photons * np.exp(-p.astype(float)) + 20
     assert (difference.astype(float) ** 2 * counts).mean() == pytest.approx(1, abs=0.03)
+
+
+def test_rays_per_bin_are_those_that_were_asked_for(slices):
+    """The scan with five rays is that of paths projected with five: not that of three, the default."""
+    images, implants = slices
+    fine_grid, masks = fine_masks(implants[0], GRID)
+    paths = project_case(images[0], GRID, masks, fine_grid, GEOMETRY, rays_per_bin=5, device="cpu")
+    settings = ScanSettings(rays_per_bin=5, photons=1e12)
+    expected = scan_case(paths, settings, rng=np.random.default_rng(1))[0]
+    five, three = (simulated(slices, (1,), slice(1), photons=1e12, rays_per_bin=n).sinogram_metal[0] for n in (5, 3))
+    np.testing.assert_allclose(five, expected, atol=1e-4)
+    assert np.abs(three - expected).max() > 0.01
+
+
+def test_plastic_weakens_the_beam_but_is_no_metal(slices):
+    images, _ = slices
+    ring = Piece(circle(40.0, -60.0, 30.0), "pmma")
+    rod = Piece(circle(20.0, -60.0, 30.0), "fe")
+    alone, both = (simulated((images[:1], (pieces,)), (1,), photons=1e12) for pieces in ((ring,), (ring, rod)))
+    assert not alone.metal.any()
+    assert both.metal.sum() * GRID.pixel_mm**2 == pytest.approx(np.pi * 100, rel=0.1)
+    inside = disc(GRID, 14, -60, 30)
+    # PMMA for water at 70 keV: 1.19 x 0.183 against 0.193 / cm (NIST, between 60 and 80 keV)
+    assert alone.uncorrected_hu[0][inside].mean() == pytest.approx(1000 * (1.19 * 0.183 / 0.193 - 1), abs=20)
+
+
+def test_settings_that_need_the_geometry_get_it(slices):
+    """Photons from mAs, 100 in a turn: variance of the line integrals in air is one over their number."""
+    air = np.full((1, *GRID.shape), -1000.0, np.float32)
+    implants = (Piece(circle(5.0, 0.0, 0.0), "ti"),)
+    scan = simulated((air, (implants,)), (1,), mas=100.0, scatter_photons=0.0, water_correction=False)
+    photons = 2.335e6 * (100 / 120) * 4.0 * (1000 / 595)  # 120 views; 4 mm wide and 1 mm / 0.595 high at 1 m
+    assert scan.sinogram_reference.astype(float).var() * photons == pytest.approx(1, abs=0.03)
 
 
 def test_simulate_slices_refuses_unequal_lists(slices):

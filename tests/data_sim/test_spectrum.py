@@ -3,10 +3,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xraydb
 
 import data_sim
 from data_sim.materials import linear_attenuation
-from data_sim.spectrum import TUBE_POTENTIALS_KV, Spectrum, load_spectrum
+from data_sim.spectrum import TUBE_POTENTIALS_KV, Spectrum, load_spectrum, tube_output
 
 TABLES = Path(data_sim.__file__).parent / "tables"
 
@@ -34,11 +35,11 @@ def test_tungsten_k_lines_stand_out():
 @pytest.mark.parametrize(("kvp", "half_value_layer_mm"), [(80, 4.36), (100, 5.40), (120, 6.34), (140, 7.20)])
 def test_half_value_layer_of_the_readme(kvp, half_value_layer_mm):
     """Half of the air kerma behind the layer that the table's README states (from SpekPy, its own data)."""
-    xraydb = pytest.importorskip("xraydb")
-    spectrum = load_spectrum(kvp)
-    energies_ev = spectrum.energies_kev * 1000
-    mu_aluminium_per_mm = np.asarray(xraydb.mu_elam("Al", energies_ev)) * 2.699 / 10
-    # mu_en/rho of air, cm2/g, NIST SRD 126
+    assert passed(load_spectrum(kvp), half_value_layer_mm) == pytest.approx(0.5, abs=0.005)
+
+
+def kerma_per_photon(spectrum):
+    """Air kerma of each energy, keV cm2/g: E mu_en/rho of air from NIST SRD 126."""
     mu_en = np.exp(
         np.interp(
             np.log(spectrum.energies_kev),
@@ -46,9 +47,43 @@ def test_half_value_layer_of_the_readme(kvp, half_value_layer_mm):
             np.log([0.5389, 0.1537, 0.06833, 0.04098, 0.03041, 0.02407, 0.02325, 0.02496]),
         )
     )
-    kerma = spectrum.weights * spectrum.energies_kev * mu_en
-    passed = kerma @ np.exp(-mu_aluminium_per_mm * half_value_layer_mm) / kerma.sum()
-    assert passed == pytest.approx(0.5, abs=0.005)
+    return spectrum.energies_kev * mu_en
+
+
+def passed(spectrum, aluminium_mm):
+    """Share of the air kerma that aluminium lets through."""
+    kerma = spectrum.weights * kerma_per_photon(spectrum)
+    mu_per_mm = np.asarray(xraydb.mu_elam("Al", spectrum.energies_kev * 1000)) * 2.699 / 10
+    return kerma @ np.exp(-mu_per_mm * aluminium_mm) / kerma.sum()
+
+
+def test_aluminium_makes_the_standard_beam_of_that_filter():
+    """RQA 9 of IEC 61267: 120 kV, 40 mm of aluminium beside the tube's own 2.5, half-value layer 11.6 mm."""
+    hard = load_spectrum(120, filter_al_mm=36.5)
+    assert passed(hard, 11.6) == pytest.approx(0.5, abs=0.01)
+    # photons per mm2 and uGy of that beam, IEC 62220-1; 1 keV/g is 1.602e-7 uGy
+    per_ugy = 1 / (hard.weights @ kerma_per_photon(hard) * 100 * 1.602e-7)
+    assert per_ugy == pytest.approx(31_077, rel=0.03)
+
+
+def test_copper_weakens_each_energy_by_its_own_attenuation():
+    """NIST: 1.593, 0.7630, 0.4584 cm2/g at 60, 80, 100 keV."""
+    bare, filtered = load_spectrum(120), load_spectrum(120, filter_cu_mm=0.5)
+    left = filtered.weights / bare.weights
+    at = np.isin(bare.energies_kev, [59.5, 79.5, 99.5])
+    expected = np.exp(-0.05 * 8.96 * np.array([1.593, 0.7630, 0.4584]))
+    np.testing.assert_allclose(left[at] / left[at][-1], expected / expected[-1], rtol=0.02)
+    assert filtered.mean_energy_kev > bare.mean_energy_kev + 3
+
+
+def test_output_of_the_tube():
+    """At 120 kVp: the table's sum, 2.335e8 photons / cm2 / mAs, and the air kerma that it amounts to."""
+    assert tube_output(120) == pytest.approx(2.335e6, rel=1e-3)
+    spectrum = load_spectrum(120)
+    kerma_mgy = tube_output(120) * 100 * (spectrum.weights @ kerma_per_photon(spectrum)) * 1.602e-10
+    assert kerma_mgy == pytest.approx(0.08, rel=0.1)
+    assert tube_output(80) < 0.5 * tube_output(120)
+    assert tube_output(120, filter_al_mm=5.0) < 0.85 * tube_output(120)
 
 
 def test_energy_integrating_weighs_by_energy():
@@ -69,6 +104,9 @@ def test_refuses_what_it_has_not():
         load_spectrum(90)
     with pytest.raises(ValueError, match="unknown detector 'film'"):
         load_spectrum(120, "film")
+    for name in ("filter_al_mm", "filter_cu_mm"):
+        with pytest.raises(ValueError, match=f"{name} must lie between 0 and 50"):
+            load_spectrum(120, **{name: -1.0})
 
 
 @pytest.mark.parametrize(
