@@ -19,7 +19,8 @@ import numpy as np
 
 from benchmarks.machine import describe, peak_bytes, peak_flops, seconds
 from data_sim.geometry import FanArc, FanFlat, Geometry, ImageGrid, Parallel
-from data_sim.projection import Projector, astra, threads
+from data_sim.kernels import thread_count
+from data_sim.projection import Projector, astra
 
 GRID = ImageGrid(512, 512, 0.8)
 GEOMETRIES: dict[str, Geometry] = {
@@ -93,8 +94,8 @@ def work_per_slice(geometry: Geometry) -> dict[str, float]:
 
 def run(batches: tuple[int, ...]) -> dict[str, Any]:
     """All figures of a run."""
-    machine = {"flops": peak_flops(), "bytes": peak_bytes(), "what": describe(), "threads": threads.count()}
-    print(f"{machine['what']}; {threads.count()} threads")
+    machine = {"flops": peak_flops(), "bytes": peak_bytes(), "what": describe(), "threads": thread_count()}
+    print(f"{machine['what']}; {thread_count()} threads")
     print(f"float32 matrix product {machine['flops'] / 1e9:.0f} GFLOP/s, copy {machine['bytes'] / 1e9:.1f} GB/s")
     result: dict[str, Any] = {"machine": machine, "seconds": {"ours": {}, "astra": {}, "peers": {}}, "roofline": {}}
     for name, geometry in GEOMETRIES.items():

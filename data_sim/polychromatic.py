@@ -7,17 +7,18 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numba import njit, prange, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from data_sim.kernels import in_threads, kernel, part
 from data_sim.materials import linear_attenuation
 from data_sim.spectrum import Spectrum
 
 Paths = Mapping[str, NDArray[np.float32]]
 """Path length in mm of every ray in each material, by the material's short code; all of one shape."""
 
-_RAYS_AT_A_TIME = 512
+_RAYS_AT_A_TIME = 1 << 15
 _LANES = 16
 """The number of energies is filled up to a multiple of this, so that the inner loops have no remainder."""
 
@@ -50,7 +51,7 @@ def polychromatic(paths_mm: Paths, spectrum: Spectrum) -> NDArray[np.float32]:
         raise ValueError("the paths of all materials must have the same shape")
     rays = np.stack([length.ravel() for length in lengths])
     p = np.empty(rays.shape[1], np.float32)
-    _sum_over_energies(rays, *_coefficients(tuple(paths_mm), spectrum), p)
+    in_threads(_sum_over_energies, p.size, _RAYS_AT_A_TIME, rays, *_coefficients(tuple(paths_mm), spectrum), p)
     return p.reshape(shape)
 
 
@@ -73,7 +74,7 @@ def _float_of_bits(_: Any, bits: Any) -> Any:
     return types.float32(types.int32), generate
 
 
-@njit(fastmath=True, inline="always")
+@part
 def _exp(x):  # type: ignore[no-untyped-def]
     """Exp of x <= 0 to 1e-7 of itself in float32, 2^-125 below -87; no branch, so that the loop around it vectorises.
 
@@ -93,32 +94,30 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return y * _float_of_bits(np.int32((n + np.int32(127)) << np.int32(23)))  # type: ignore[call-arg]
 
 
-@njit(parallel=True, fastmath=True, cache=True)
-def _sum_over_energies(rays, minus_mu, weights, p):  # type: ignore[no-untyped-def]
-    materials, n = rays.shape
-    energies = weights.size
-    for chunk in prange((n + _RAYS_AT_A_TIME - 1) // _RAYS_AT_A_TIME):
-        exponent = np.empty(energies, np.float32)
-        for ray in range(chunk * _RAYS_AT_A_TIME, min((chunk + 1) * _RAYS_AT_A_TIME, n)):
-            met = False
-            for k in range(materials):
-                met |= rays[k, ray] != np.float32(0)
-            if not met:
-                p[ray] = np.float32(0)
-                continue
-            length = rays[0, ray]
-            for e in range(energies):
-                exponent[e] = minus_mu[0, e] * length
-            for k in range(1, materials):
-                length = rays[k, ray]
-                if length != np.float32(0):
-                    for e in range(energies):
-                        exponent[e] += minus_mu[k, e] * length
-            # The most penetrating energy is taken out of the sum: it stays finite behind any amount of metal.
-            largest = exponent[0]
-            for e in range(energies):
-                largest = max(largest, exponent[e])
-            total = np.float32(0)
-            for e in range(energies):
-                total += weights[e] * _exp(exponent[e] - largest)
-            p[ray] = -np.log(total) - largest
+@kernel("void(intp, intp, float32[:, ::1], float32[:, ::1], float32[::1], float32[::1])", reorder=True)
+def _sum_over_energies(first, stop, rays, minus_mu, weights, p):  # type: ignore[no-untyped-def]
+    materials, energies = rays.shape[0], weights.size
+    exponent = np.empty(energies, np.float32)
+    for ray in range(first, stop):
+        met = False
+        for k in range(materials):
+            met |= rays[k, ray] != np.float32(0)
+        if not met:
+            p[ray] = np.float32(0)
+            continue
+        length = rays[0, ray]
+        for e in range(energies):
+            exponent[e] = minus_mu[0, e] * length
+        for k in range(1, materials):
+            length = rays[k, ray]
+            if length != np.float32(0):
+                for e in range(energies):
+                    exponent[e] += minus_mu[k, e] * length
+        # The most penetrating energy is taken out of the sum: it stays finite behind any amount of metal.
+        largest = exponent[0]
+        for e in range(energies):
+            largest = max(largest, exponent[e])
+        total = np.float32(0)
+        for e in range(energies):
+            total += weights[e] * _exp(exponent[e] - largest)
+        p[ray] = -np.log(total) - largest

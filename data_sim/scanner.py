@@ -258,9 +258,10 @@ def simulate_slices(
 
 def _split_bins(geometry: Geometry, parts: int) -> Geometry:
     """The same detector with every bin cut into equal parts."""
-    if isinstance(geometry, FanArc):
-        return replace(geometry, bins=geometry.bins * parts, bin_pitch_rad=geometry.bin_pitch_rad / parts)
-    return replace(geometry, bins=geometry.bins * parts, bin_pitch_mm=geometry.bin_pitch_mm / parts)
+    finer = replace(geometry, bins=geometry.bins * parts, bin_offset=geometry.bin_offset * parts)
+    if isinstance(finer, FanArc):
+        return replace(finer, bin_pitch_rad=finer.bin_pitch_rad / parts)
+    return replace(finer, bin_pitch_mm=finer.bin_pitch_mm / parts)
 
 
 def _sample_at(

@@ -18,11 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_sim.geometry import ImageGrid
+from data_sim.kernels import in_threads, kernel, part
 from data_sim.projection import simd
-from data_sim.projection.compiling import kernel, part
 from data_sim.projection.lanes import Block
 from data_sim.projection.scan_tables import ARC, FLAT, PARALLEL, Scan
-from data_sim.projection.threads import in_threads
 
 _TILE = 32
 _VIEWS_AT_ONCE = 4

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_sim.geometry import Geometry, ImageGrid
+from data_sim.kernels import in_threads
 from data_sim.projection import backprojection, filters, joseph, lanes
 from data_sim.projection.scan_tables import Scan
-from data_sim.projection.threads import in_threads
 
 _VIEWS_AT_ONCE = 8
 

@@ -21,11 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_sim.geometry import ImageGrid
+from data_sim.kernels import in_threads, kernel, part, thread_count
 from data_sim.projection import simd
-from data_sim.projection.compiling import kernel, part
 from data_sim.projection.lanes import Block
 from data_sim.projection.scan_tables import ARC, PARALLEL, Scan
-from data_sim.projection.threads import count, in_threads
 
 TILE = 32
 _VIEWS_AT_ONCE = 32
@@ -41,7 +40,7 @@ def forward(image: Block, out: Block, scan: Scan, grid: ImageGrid, rays: NDArray
     """
     views, bins, width = out.shape
     wanted = np.ones((views, bins), bool) if rays is None else np.ascontiguousarray(rays)
-    at_once = max(1, min(_VIEWS_AT_ONCE, -(-views // (2 * count()))))
+    at_once = max(1, min(_VIEWS_AT_ONCE, -(-views // (2 * thread_count()))))
     sums, lanes = out.reshape(-1, width), (0.0,) * width
     for by_row in (True, False):
         turned = image if by_row else np.ascontiguousarray(image.transpose(1, 0, 2))

@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_sim.geometry import Geometry, ImageGrid
-from data_sim.projection.compiling import kernel, part
-from data_sim.projection.threads import in_threads
+from data_sim.kernels import in_threads, kernel, part
 
 WIDTHS = (8, 32)
 """Lanes of a block. 8 is one vector register; at 32 the geometry's share of the work is small, and more lanes fit the
