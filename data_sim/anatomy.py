@@ -43,19 +43,24 @@ def depth_mm(mask: Mask, pixel_mm: float) -> NDArray[np.float64]:
 
 
 def body_mask(image_hu: Image, grid: ImageGrid) -> Mask:
-    """The patient without the table: the largest piece above -300 HU, filled.
+    """The patient without the table: the largest piece above -300 HU, filled, and others like it (a second leg).
 
-    Pieces are cut apart where they meet by less than 8 mm, which takes off the table and clothes.
+    Pieces are cut apart where they meet by less than 8 mm, which takes off the table and clothes. One like the
+    largest has at least 0.6 of its area and 1 cm2 of bone, which the table lacks.
     """
     tissue = np.asarray(image_hu) > BODY_HU
     core, count = ndi.label(shrunk(tissue, 4.0, grid.pixel_mm))
     if not count:
         return np.zeros(grid.shape, bool)
-    largest = core == 1 + int(np.argmax(np.bincount(core.ravel())[1:]))
-    return np.asarray(ndi.binary_fill_holes(tissue & grown(largest, 4.5, grid.pixel_mm)))
+    sizes = np.bincount(core.ravel())[1:]
+    bone = np.bincount(core[np.asarray(image_hu) > BONE_HU], minlength=count + 1)[1:]
+    patient = (sizes >= 0.6 * sizes.max()) & (bone * grid.pixel_mm**2 > 100)
+    patient[np.argmax(sizes)] = True
+    kept = np.concatenate([[False], patient])[core]
+    return np.asarray(ndi.binary_fill_holes(tissue & grown(kept, 4.5, grid.pixel_mm)))
 
 
-def _elongation(mask: Mask) -> float:
+def elongation(mask: Mask) -> float:
     """Ratio of a mask's longest to its shortest principal spread: 1 for a disc."""
     spread = np.linalg.eigvalsh(np.cov(np.nonzero(mask)))
     return float(np.sqrt(spread[1] / max(spread[0], 1e-9)))
@@ -230,7 +235,7 @@ class Anatomy:
         around = solid & ((x - head.x_mm) ** 2 + (y - head.y_mm) ** 2 < (1.6 * head.radius_mm) ** 2)
         middle = (self.extent_mm[0] + self.extent_mm[1]) / 2
         sacrum = self.whole_bone & (np.abs(x - middle) < 25) & (y < head.y_mm - 5)
-        return head if _elongation(around) < 1.5 and sacrum.sum() * pixel**2 < 350 else None
+        return head if elongation(around) < 1.5 and sacrum.sum() * pixel**2 < 350 else None
 
     def _femoral_shaft(self, zone: Mask) -> RoundBone | None:
         """Largest bone that stands alone and is round: 12 to 25 mm in radius, marrow filled in."""
@@ -247,7 +252,7 @@ class Anatomy:
                 continue
             # Kidneys full of contrast are as round, but have no cortex.
             cortex = np.percentile(self.smooth_hu[labels == index], 90) > 500
-            if cortex and part.sum() * pixel**2 < 2.4 * np.pi * radius**2 and _elongation(part) < 2.0:
+            if cortex and part.sum() * pixel**2 < 2.4 * np.pi * radius**2 and elongation(part) < 2.0:
                 best = RoundBone(*self.xy(row, col), radius)
         return best
 

@@ -5,7 +5,20 @@ import pytest
 
 from data_sim import implants
 from data_sim.geometry import ImageGrid
-from data_sim.implants import Piece, coverage, disc, fine_masks, moved, rasterise, superellipse
+from data_sim.implants import (
+    Piece,
+    coverage,
+    dental,
+    disc,
+    fine_masks,
+    fixation,
+    joints,
+    moved,
+    rasterise,
+    soft_tissue,
+    spine,
+    superellipse,
+)
 
 GRID = ImageGrid(256, 256, 0.8)
 MATERIALS = ("ti", "fe", "cu", "au", "amalgam", "cocrmo", "ss316l")
@@ -94,17 +107,17 @@ def test_off_grid_and_empty_are_refused() -> None:
 @pytest.mark.parametrize(
     ("family", "least_mm", "most_mm"),
     [
-        (implants.hip_joint, 40, 70),
-        (implants.fixation_screw, 20, 66),
-        (implants.anchor, 2.8, 13),
-        (implants.filling, 1.0, 8),
-        (implants.crown, 6, 10.1),
-        (implants.rod, 5.5, 6.0),
-        (implants.pedicle_screw, 45, 66),
-        (implants.clip, 5, 14),
-        (implants.coil, 4, 15),
-        (implants.wire, 20, 70),
-        (implants.random_shape, 2, 50),
+        (joints.hip_joint, 40, 70),
+        (fixation.fixation_screw, 20, 66),
+        (fixation.anchor, 2.8, 13),
+        (dental.filling, 1.0, 8),
+        (dental.crown, 6, 10.1),
+        (spine.rod, 5.5, 6.0),
+        (spine.pedicle_screw, 45, 66),
+        (soft_tissue.clip, 5, 14),
+        (soft_tissue.coil, 4, 15),
+        (fixation.wire, 20, 70),
+        (soft_tissue.random_shape, 2, 50),
     ],
 )
 def test_families_have_their_dimensions(family, least_mm: float, most_mm: float) -> None:
@@ -122,7 +135,7 @@ def test_families_have_their_dimensions(family, least_mm: float, most_mm: float)
 @pytest.mark.parametrize("bone_mm", [24.0, 30.0, 44.0])
 def test_stem_leaves_bone_around_it(bone_mm: float) -> None:
     for seed in range(10):
-        (stem,) = implants.hip_stem(np.random.default_rng(seed), ("ti",), bone_mm=bone_mm)
+        (stem,) = joints.hip_stem(np.random.default_rng(seed), ("ti",), bone_mm=bone_mm)
         assert np.ptp(stem.outline, axis=0).max() <= bone_mm - 8 + 1e-9
 
 

@@ -9,9 +9,9 @@ from scipy import ndimage as ndi
 
 from data_sim.anatomy import Anatomy, body_mask
 from data_sim.geometry import ImageGrid
-from data_sim.implants import IMPLANTS, Implant, coverage, fine_masks
+from data_sim.implants import Implant, coverage, fine_masks
 from data_sim.phantom import phantom_slice
-from data_sim.placement import place, suitable
+from data_sim.placement import IMPLANTS, place, suitable
 
 WIDE, HEAD = ImageGrid(256, 256, 1.6), ImageGrid(256, 256, 0.9)
 METALS = ("ti", "fe", "cu", "au")
@@ -148,7 +148,7 @@ def test_table_is_not_body() -> None:
 def test_caller_mistakes() -> None:
     image, rng = np.zeros(WIDE.shape, np.float32), np.random.default_rng(0)
     with pytest.raises(ValueError, match="unknown implant"):
-        place("knee", image, WIDE, rng, METALS)
+        place("nose", image, WIDE, rng, METALS)
     with pytest.raises(ValueError, match="at least one material"):
         place("hip", image, WIDE, rng, ())
     with pytest.raises(ValueError, match="grid"):

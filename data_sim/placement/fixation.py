@@ -1,0 +1,197 @@
+"""Where screws, wires and plates go: into bone along its axis, onto its surface."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.random import Generator
+from scipy import ndimage as ndi
+
+from data_sim.anatomy import Anatomy, Mask, RoundBone, depth_mm, elongation, grown
+from data_sim.implants import Implant, Piece, Points, fixation, moved
+from data_sim.landmarks import brain, outlines, parts_of, shafts
+from data_sim.placement.where import axis, inside, metal_on, random_point, reach, within
+
+
+def _screw_in(
+    bone: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str], angle_rad: float
+) -> Implant | None:
+    """A screw (or a wire, one in seven) through an inner point of a bone along a direction, head outside."""
+    grid = anatomy.grid
+    point = random_point(bone & (depth_mm(bone, grid.pixel_mm) > 2.5), grid, rng)
+    if point is None:
+        return None
+    # Bone is reached from outside: the screw points to the midline.
+    inward = angle_rad + (np.pi if np.cos(angle_rad) * (point[0] - anatomy.midline_mm) > 0 else 0.0)
+    back = reach(bone, grid, point, inward + np.pi, 80.0)
+    chord = back + reach(bone, grid, point, inward, 80.0)
+    if chord < 18:
+        return None
+    length = min(rng.uniform(20, 60), chord - 1)
+    build = fixation.wire if rng.random() < 1 / 7 else fixation.fixation_screw
+    start = point[0] - back * np.cos(inward), point[1] - back * np.sin(inward)
+    screw = moved(build(rng, materials, length_mm=length), *start, inward)
+    return screw if within(screw, bone, grid, 0.7) else None
+
+
+def _screws_in(
+    free: Mask, wanted: int, anatomy: Anatomy, rng: Generator, materials: Sequence[str]
+) -> tuple[list[Piece], Mask]:
+    """Up to `wanted` screws along a bone, clear of one another, and what of the bone is left."""
+    grid = anatomy.grid
+    direction = axis(free, grid) + rng.normal(0, 0.25)
+    placed: list[Piece] = []
+    for _ in range(6 * wanted):
+        if not wanted:
+            break
+        screw = _screw_in(free, anatomy, rng, materials, direction + rng.normal(0, 0.1))
+        if screw is not None:
+            placed += screw
+            free = free & ~grown(metal_on(screw, grid) > 0, 1.5, grid.pixel_mm)
+            wanted -= 1
+    return placed, free
+
+
+def _round_metal(free: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant:
+    """A suture anchor or washer within bone, nothing where there is no room."""
+    grid = anatomy.grid
+    metal = fixation.anchor(rng, materials)
+    half = np.ptp(metal[0].outline[:, 0]) / 2
+    point = random_point(free & (depth_mm(free, grid.pixel_mm) > half), grid, rng)
+    return moved(metal, *point) if point else ()
+
+
+def _a_shoulder_bone(anatomy: Anatomy, rng: Generator) -> Mask | None:
+    bones = anatomy.shoulder_bones
+    if not bones:
+        return None
+    sizes = np.array([b.sum() for b in bones], float)
+    return bones[int(rng.choice(len(bones), p=sizes / sizes.sum()))]
+
+
+def shoulder(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+    """One to three screws or wires along one shoulder bone, and in half of the cases round metal in bone."""
+    bone = _a_shoulder_bone(anatomy, rng)
+    if bone is None:
+        return None
+    placed, free = _screws_in(bone, int(rng.integers(1, 4)), anatomy, rng, materials)
+    if not placed or rng.random() < 0.5:
+        placed += _round_metal(free, anatomy, rng, materials)
+    return tuple(placed) or None
+
+
+def shoulder_screws(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+    """Two fixation screws or wires along one shoulder bone and round metal in the same bone."""
+    bone = _a_shoulder_bone(anatomy, rng)
+    if bone is None:
+        return None
+    screws, free = _screws_in(bone, 2, anatomy, rng, materials)
+    anchor = _round_metal(free, anatomy, rng, materials)
+    # A screw is a shaft and a head, a wire one piece.
+    return (*screws, *anchor) if anchor and len(screws) >= 2 else None
+
+
+def plate(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+    """A plate with its screws on a skull, along a flat bone or across a shaft, or a nail in a shaft."""
+    inner = brain(anatomy)
+    if inner is not None:
+        return _plate_on_skull(inner, anatomy, rng, materials)
+    flat = _flat_bones(anatomy)
+    long = shafts(anatomy)
+    if not flat and not long:
+        return None
+    chosen = int(rng.integers(len(flat) + len(long)))
+    if chosen < len(flat):
+        return _plate_on_flat_bone(flat[chosen], anatomy, rng, materials)
+    bone, part = long[chosen - len(flat)]
+    if rng.random() < 0.25:
+        return moved(fixation.nail(rng, materials, bone_mm=2 * bone.radius_mm), bone.x_mm, bone.y_mm)
+    return _plate_on_shaft(bone, part, anatomy, rng, materials)
+
+
+def _plate_on_shaft(bone: RoundBone, part: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant:
+    """On the outer side of the bone, as approaches to the femur and humerus have it."""
+    lateral = 0.0 if bone.x_mm > anatomy.midline_mm else np.pi
+    angle = lateral + rng.normal(0, 0.3)
+    centre = bone.x_mm, bone.y_mm
+    out = reach(part, anatomy.grid, centre, angle, 40.0)
+    through = out + reach(part, anatomy.grid, centre, angle + np.pi, 40.0)
+    start = centre[0] + out * np.cos(angle), centre[1] + out * np.sin(angle)
+    return moved(fixation.plate_across(rng, materials, bone_mm=through), *start, angle + np.pi)
+
+
+def _plate_on_skull(inner: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+    """A miniplate on the vault, where the skull is 3 to 15 mm thick over the brain."""
+    pixel = anatomy.grid.pixel_mm
+    vault = grown(inner, 15.0, pixel)
+    head = parts_of(ndi.binary_fill_holes(anatomy.whole_bone | inner), 2500.0, pixel)
+    part = next((p for p in head if (p & inner).any()), None)
+    if part is None:
+        return None
+    surface = _stretch(outlines(part, anatomy), rng, length_mm=rng.uniform(12, 40))
+    if surface is None or not inside(vault, anatomy.grid, surface[:, 0], surface[:, 1]).all():
+        return None
+    bone_mm = _thickness(surface, anatomy.whole_bone, anatomy)
+    if not 3 < bone_mm < 15:
+        return None
+    return fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=True, depth_mm=bone_mm)
+
+
+def _flat_bones(anatomy: Anatomy) -> list[Mask]:
+    """Clavicle and scapula; at the hips the ilium and what it is joined to."""
+    if anatomy.shoulder_bones:
+        return [bone for bone in anatomy.shoulder_bones if elongation(bone) > 1.8]
+    if anatomy.hips or anatomy.width_mm < 260 or anatomy.air.sum() > 0.06 * anatomy.body.sum():
+        return []
+    grid = anatomy.grid
+    bones = parts_of(anatomy.whole_bone, 500.0, grid.pixel_mm)
+    aside = 0.3 * anatomy.width_mm / 2
+    x = grid.x_mm()
+    centres = [float(x[np.nonzero(bone)[1]].mean()) for bone in bones]
+    return [
+        bone
+        for bone, centre in zip(bones, centres, strict=True)
+        if abs(centre - anatomy.midline_mm) > aside and elongation(bone) > 2.5
+    ]
+
+
+def _plate_on_flat_bone(bone: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+    """A plate of 30 to 70 mm along the side of the bone that faces the skin."""
+    surface = _stretch(outlines(bone, anatomy), rng, length_mm=rng.uniform(30, 70))
+    if surface is None:
+        return None
+    middle = surface[len(surface) // 2]
+    tangent = surface[-1] - surface[0]
+    outward = np.array([tangent[1], -tangent[0]]) / np.linalg.norm(tangent)
+    left_mm, right_mm, low_mm, high_mm = anatomy.extent_mm
+    away = middle - [(left_mm + right_mm) / 2, (low_mm + high_mm) / 2]
+    bone_mm = _thickness(surface, bone, anatomy)
+    if outward @ away < 0.3 * np.linalg.norm(away) or bone_mm < 5:
+        return None
+    pieces = fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=False, depth_mm=bone_mm)
+    return pieces if not within(pieces[:1], bone, anatomy.grid, 0.4) else None
+
+
+def _stretch(ring: Points, rng: Generator, *, length_mm: float) -> Points | None:
+    """A stretch of a closed outline (points 0.5 mm apart) as straight as a bent plate is: smoothed over 4 mm."""
+    count = int(length_mm / 0.5)
+    if count > 0.5 * len(ring):
+        return None
+    start = int(rng.integers(len(ring)))
+    path = ndi.gaussian_filter1d(np.roll(ring, -start, axis=0), 8.0, axis=0, mode="wrap")[:count]
+    chord = path[-1] - path[0]
+    length = float(np.linalg.norm(chord))
+    if length < 0.85 * length_mm:
+        return None
+    off = np.abs((path - path[0]) @ np.array([-chord[1], chord[0]])) / length
+    return path if off.max() < 0.2 * length else None
+
+
+def _thickness(surface: Points, bone: Mask, anatomy: Anatomy) -> float:
+    """How thick the bone is under the middle of a stretch of its outline, mm."""
+    chord = surface[-1] - surface[0]
+    angle = float(np.arctan2(chord[0], -chord[1]))  # to the left of the path
+    middle = surface[len(surface) // 2]
+    start = float(middle[0] + 1.0 * np.cos(angle)), float(middle[1] + 1.0 * np.sin(angle))
+    return 1.0 + reach(bone, anatomy.grid, start, angle, 40.0)
