@@ -1,11 +1,12 @@
 """More landmarks, found from what `Anatomy` holds: chest wall, sternum, brain, knees, humeral heads, bone surfaces.
 
-Functions of an `Anatomy`, in mm in the frame of its grid; each declines where the slice does not show the part.
+All in mm in the frame of its grid; each declines where the slice does not show the part.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,158 +50,6 @@ def parts_of(mask: Mask, least_mm2: float, pixel_mm: float) -> list[Mask]:
     return [np.asarray(labels == index) for index in range(1, len(sizes)) if sizes[index] >= least_mm2]
 
 
-# ---------------------------------------------------------------------------------------------------- chest
-
-
-def is_chest(anatomy: Anatomy) -> bool:
-    """Whether lungs fill at least 8 % of a body wider than 220 mm, on both sides of the midline."""
-    if anatomy.width_mm < 220:
-        return False
-    left = anatomy.grid.x_mm() < anatomy.midline_mm
-    body = anatomy.body.sum()
-    return bool(min(anatomy.air[:, left].sum(), anatomy.air[:, ~left].sum()) > 0.04 * body)
-
-
-def anterior_skin(anatomy: Anatomy) -> NDArray[np.float64]:
-    """Height y of the foremost skin in every column, smoothed over 6 mm; NaN where there is no body."""
-    body = anatomy.body
-    y = np.where(body.any(axis=0), anatomy.grid.y_mm()[np.argmax(body, axis=0)], np.nan)
-    known = np.flatnonzero(~np.isnan(y))
-    if known.size:
-        inner = slice(known[0], known[-1] + 1)
-        filled = np.interp(np.arange(y.size), known, y[known])
-        y[inner] = ndi.gaussian_filter1d(filled[inner], 6.0 / anatomy.grid.pixel_mm, mode="nearest")
-    return y
-
-
-def sternum(anatomy: Anatomy) -> Box | None:
-    """Bone on the midline within 8 to 50 mm of the skin in front, 16 to 75 mm wide and 5 to 28 mm thick."""
-    if not is_chest(anatomy):
-        return None
-    grid = anatomy.grid
-    x = grid.x_mm()
-    middle = int(np.argmin(np.abs(x - anatomy.midline_mm)))
-    skin = anterior_skin(anatomy)[middle]
-    near = (np.abs(x - anatomy.midline_mm) < 40)[None, :]
-    near = near & (grid.y_mm() > skin - 50)[:, None]
-    spongy = (ndi.gaussian_filter(anatomy.smooth_hu, 1.0 / grid.pixel_mm) > 110) & near & anatomy.body
-    solid = shrunk(grown(spongy, 1.5, grid.pixel_mm), 1.5, grid.pixel_mm) | spongy
-    solid = ndi.binary_opening(np.asarray(ndi.binary_fill_holes(solid)), iterations=round(1.5 / grid.pixel_mm) or 1)
-    best: tuple[float, Box] | None = None
-    for part in parts_of(solid, 90.0, grid.pixel_mm):
-        bone = box_of(part, anatomy)
-        wide = 8 <= bone.half_x_mm <= 37.5 and 2.5 <= bone.half_y_mm <= 14
-        central = abs(bone.x_mm - anatomy.midline_mm) < 15
-        filled = part.sum() * grid.pixel_mm**2 / (4 * bone.half_x_mm * bone.half_y_mm + 1e-9)
-        ahead = skin - bone.y_mm - bone.half_y_mm
-        if wide and central and filled > 0.45 and 3 < ahead < 45 and bone.half_x_mm > bone.half_y_mm:
-            area = float(part.sum())
-            if best is None or area > best[0]:
-                best = area, bone
-    return best[1] if best else None
-
-
-# ----------------------------------------------------------------------------------------------------- head
-
-
-def brain(anatomy: Anatomy) -> Mask | None:
-    """What the skull encloses, gaps up to 8 mm closed: at least 2500 mm2 of soft tissue in a head."""
-    if not 100 < anatomy.width_mm < 230:
-        return None
-    pixel = anatomy.grid.pixel_mm
-    closed = shrunk(grown(anatomy.bone, 4.0, pixel), 4.0, pixel) | anatomy.bone
-    inside = parts_of(ndi.binary_fill_holes(closed) & ~closed, 2500.0, pixel)
-    for part in sorted(inside, key=np.count_nonzero, reverse=True):
-        values = anatomy.smooth_hu[part]
-        if 0 < np.median(values) < 90 and (values < -200).mean() < 0.02:
-            return part
-    return None
-
-
-# --------------------------------------------------------------------------------------------------- joints
-
-
-def knees(anatomy: Anatomy) -> list[Knee]:
-    """Ends of femur or tibia: solid bones 50 to 95 mm wide that fill a fifth of the slice, one or an even pair.
-
-    No lungs, no vertebra and no skull beside them: legs have nothing else.
-    """
-    if anatomy.air.sum() > 0.02 * anatomy.body.sum() or anatomy.cranium or anatomy.teeth:
-        return []
-    pixel = anatomy.grid.pixel_mm
-    ends: list[tuple[Box, Mask]] = []
-    others: list[Box] = []
-    for part in parts_of(ndi.binary_fill_holes(anatomy.whole_bone), 150.0, pixel):
-        bone = box_of(part, anatomy)
-        area = part.sum() * pixel**2
-        solid = area / (4 * bone.half_x_mm * bone.half_y_mm)
-        if 25 <= bone.half_x_mm <= 48 and 19 <= bone.half_y_mm <= 42 and area > 1700 and solid > 0.6:
-            if np.median(anatomy.smooth_hu[part]) > 60:
-                ends.append((bone, part))
-        else:
-            others.append(bone)
-    share = sum(int(part.sum()) for _, part in ends) / max(int(anatomy.body.sum()), 1)
-    if not 1 <= len(ends) <= 2 or share < 0.2:
-        return []
-    if len(ends) == 2:
-        one, two = (bone for bone, _ in ends)
-        if abs(one.y_mm - two.y_mm) > 40 or not 0.8 < one.half_x_mm / two.half_x_mm < 1.25:
-            return []
-    return [
-        Knee(
-            bone,
-            any(abs(o.x_mm - bone.x_mm) < bone.half_x_mm and o.y_mm > bone.y_mm + 0.8 * bone.half_y_mm for o in others),
-        )
-        for bone, _ in ends
-    ]
-
-
-def humeral_heads(anatomy: Anatomy) -> list[RoundBone]:
-    """Largest circles in the outer shoulder bones, 16 to 30 mm in radius, of a bone that is round."""
-    bones = anatomy.shoulder_bones
-    if not bones:
-        return []
-    grid = anatomy.grid
-    outward = (grid.x_mm() - anatomy.midline_mm)[None, :] / (anatomy.width_mm / 2)
-    shoulder = grown(np.logical_or.reduce(bones), 2.0, grid.pixel_mm)
-    spongy = (ndi.gaussian_filter(anatomy.smooth_hu, 1.0 / grid.pixel_mm) > 110) & shoulder
-    solid = ndi.binary_fill_holes(shrunk(grown(spongy, 2.0, grid.pixel_mm), 2.0, grid.pixel_mm) | spongy)
-    depth = depth_mm(np.asarray(solid), grid.pixel_mm)
-    heads = []
-    for side in (-1, 1):
-        zone = np.where(side * outward > 0.5, depth, 0.0)
-        row, col = (int(i) for i in np.unravel_index(int(np.argmax(zone)), zone.shape))
-        head = RoundBone(*anatomy.xy(row, col), float(zone[row, col]))
-        if not 16 <= head.radius_mm <= 30:
-            continue
-        far = (grid.x_mm()[None, :] - head.x_mm) ** 2 + (grid.y_mm()[:, None] - head.y_mm) ** 2
-        around = solid & (far < (1.5 * head.radius_mm) ** 2)
-        if elongation(around) < 1.45:
-            heads.append(head)
-    return heads
-
-
-# ------------------------------------------------------------------------------------------------- surfaces
-
-
-def shafts(anatomy: Anatomy) -> list[tuple[RoundBone, Mask]]:
-    """Long bones cut across, with cortex all around: 8 to 22 mm in radius, each standing alone."""
-    pixel = anatomy.grid.pixel_mm
-    found = []
-    for part in parts_of(ndi.binary_fill_holes(anatomy.bone), 180.0, pixel):
-        depth = depth_mm(part, pixel)
-        radius = float(depth.max())
-        area = part.sum() * pixel**2
-        if not 8 <= radius <= 22 or area > 1.9 * np.pi * radius**2 or elongation(part) > 1.6:
-            continue
-        rim = part & (depth < 3.0)
-        if np.median(anatomy.smooth_hu[rim]) < 450 or np.median(anatomy.smooth_hu[depth > 0.7 * radius]) > 400:
-            continue
-        row, col = (int(i) for i in np.unravel_index(int(np.argmax(depth)), depth.shape))
-        found.append((RoundBone(*anatomy.xy(row, col), radius), part))
-    return found
-
-
 def outlines(part: Mask, anatomy: Anatomy) -> Points:
     """The longest closed outline of a mask, (n, 2) of x, y in mm about 0.5 mm apart, the mask to its left."""
     smooth = ndi.gaussian_filter(np.pad(part, 1).astype(np.float32), 1.0 / anatomy.grid.pixel_mm)
@@ -215,3 +64,194 @@ def outlines(part: Mask, anatomy: Anatomy) -> Points:
     turned = np.roll(path, -1, axis=0)
     area = float(np.sum(path[:, 0] * turned[:, 1] - turned[:, 0] * path[:, 1]))
     return path if area > 0 else path[::-1]
+
+
+def _before(bone: Box, other: Box) -> bool:
+    """Whether another bone lies in front, as a patella does."""
+    return abs(other.x_mm - bone.x_mm) < bone.half_x_mm and other.y_mm > bone.y_mm + 0.8 * bone.half_y_mm
+
+
+class Landmarks(Anatomy):
+    """An `Anatomy` that also finds these; like its own, each when first asked for."""
+
+    # ----------------------------------------------------------------------------------------------- chest
+
+    @cached_property
+    def is_chest(self) -> bool:
+        """Whether lungs fill at least 8 % of a body wider than 220 mm, on both sides of the midline."""
+        if self.width_mm < 220:
+            return False
+        left = self.grid.x_mm() < self.midline_mm
+        body = self.body.sum()
+        return bool(min(self.air[:, left].sum(), self.air[:, ~left].sum()) > 0.04 * body)
+
+    @cached_property
+    def anterior_skin(self) -> NDArray[np.float64]:
+        """Height y of the foremost skin in every column, smoothed over 6 mm; NaN where there is no body."""
+        body = self.body
+        y = np.where(body.any(axis=0), self.grid.y_mm()[np.argmax(body, axis=0)], np.nan)
+        known = np.flatnonzero(~np.isnan(y))
+        if known.size:
+            inner = slice(known[0], known[-1] + 1)
+            filled = np.interp(np.arange(y.size), known, y[known])
+            y[inner] = ndi.gaussian_filter1d(filled[inner], 6.0 / self.grid.pixel_mm, mode="nearest")
+        return y
+
+    @cached_property
+    def sternum(self) -> Box | None:
+        """Bone on the midline within 8 to 50 mm of the skin in front, 16 to 75 mm wide and 5 to 28 mm thick."""
+        if not self.is_chest:
+            return None
+        grid = self.grid
+        x = grid.x_mm()
+        middle = int(np.argmin(np.abs(x - self.midline_mm)))
+        skin = self.anterior_skin[middle]
+        near = (np.abs(x - self.midline_mm) < 40)[None, :]
+        near = near & (grid.y_mm() > skin - 50)[:, None]
+        spongy = (ndi.gaussian_filter(self.smooth_hu, 1.0 / grid.pixel_mm) > 110) & near & self.body
+        solid = shrunk(grown(spongy, 1.5, grid.pixel_mm), 1.5, grid.pixel_mm) | spongy
+        solid = ndi.binary_opening(np.asarray(ndi.binary_fill_holes(solid)), iterations=round(1.5 / grid.pixel_mm) or 1)
+        best: tuple[float, Box] | None = None
+        for part in parts_of(solid, 90.0, grid.pixel_mm):
+            bone = box_of(part, self)
+            wide = 8 <= bone.half_x_mm <= 37.5 and 2.5 <= bone.half_y_mm <= 14
+            central = abs(bone.x_mm - self.midline_mm) < 15
+            filled = part.sum() * grid.pixel_mm**2 / (4 * bone.half_x_mm * bone.half_y_mm + 1e-9)
+            ahead = skin - bone.y_mm - bone.half_y_mm
+            if wide and central and filled > 0.45 and 3 < ahead < 45 and bone.half_x_mm > bone.half_y_mm:
+                area = float(part.sum())
+                if best is None or area > best[0]:
+                    best = area, bone
+        return best[1] if best else None
+
+    # ------------------------------------------------------------------------------------------------ head
+
+    @cached_property
+    def brain(self) -> Mask | None:
+        """What the skull encloses, gaps up to 8 mm closed: at least 2500 mm2 of soft tissue in a head."""
+        if not 100 < self.width_mm < 230:
+            return None
+        pixel = self.grid.pixel_mm
+        closed = shrunk(grown(self.bone, 4.0, pixel), 4.0, pixel) | self.bone
+        inside = parts_of(ndi.binary_fill_holes(closed) & ~closed, 2500.0, pixel)
+        for part in sorted(inside, key=np.count_nonzero, reverse=True):
+            values = self.smooth_hu[part]
+            if 0 < np.median(values) < 90 and (values < -200).mean() < 0.02:
+                return part
+        return None
+
+    @cached_property
+    def deep_brain(self) -> Mask:
+        """Brain at least 8 mm from bone in the middle of the head, where aneurysms are clipped or coiled."""
+        inner = self.brain
+        if inner is None:
+            return np.zeros(self.grid.shape, bool)
+        left_mm, right_mm, low_mm, high_mm = self.extent_mm
+        x = (self.grid.x_mm() - (left_mm + right_mm) / 2) / (right_mm - left_mm)
+        y = (self.grid.y_mm() - (low_mm + high_mm) / 2) / (high_mm - low_mm)
+        middle = (np.abs(x) < 0.25)[None, :] & ((y > -0.2) & (y < 0.3))[:, None]
+        return np.asarray(middle & ~self.bone & shrunk(inner, 8.0, self.grid.pixel_mm))
+
+    @cached_property
+    def deep_soft(self) -> Mask:
+        """Soft tissue at least 4 mm from other tissue and 35 mm under the skin."""
+        pixel = self.grid.pixel_mm
+        return shrunk(self.body, 35.0, pixel) & shrunk(self.soft, 4.0, pixel)
+
+    # ---------------------------------------------------------------------------------------------- joints
+
+    @cached_property
+    def knees(self) -> list[Knee]:
+        """Ends of femur or tibia: solid bones 50 to 95 mm wide that fill a fifth of the slice, one or an even pair.
+
+        No lungs, no vertebra and no skull beside them: legs have nothing else.
+        """
+        if self.air.sum() > 0.02 * self.body.sum() or self.cranium or self.teeth:
+            return []
+        pixel = self.grid.pixel_mm
+        ends: list[tuple[Box, Mask]] = []
+        others: list[Box] = []
+        for part in parts_of(ndi.binary_fill_holes(self.whole_bone), 150.0, pixel):
+            bone = box_of(part, self)
+            area = part.sum() * pixel**2
+            solid = area / (4 * bone.half_x_mm * bone.half_y_mm)
+            if 25 <= bone.half_x_mm <= 48 and 19 <= bone.half_y_mm <= 42 and area > 1700 and solid > 0.6:
+                if np.median(self.smooth_hu[part]) > 60:
+                    ends.append((bone, part))
+            else:
+                others.append(bone)
+        share = sum(int(part.sum()) for _, part in ends) / max(int(self.body.sum()), 1)
+        if not 1 <= len(ends) <= 2 or share < 0.2:
+            return []
+        if len(ends) == 2:
+            one, two = (bone for bone, _ in ends)
+            if abs(one.y_mm - two.y_mm) > 40 or not 0.8 < one.half_x_mm / two.half_x_mm < 1.25:
+                return []
+        return [Knee(bone, any(_before(bone, other) for other in others)) for bone, _ in ends]
+
+    @cached_property
+    def humeral_heads(self) -> list[RoundBone]:
+        """Largest circles in the outer half of a slice with shoulder bones, 16 to 30 mm in radius."""
+        if not self.shoulder_bones:
+            return []
+        grid = self.grid
+        outward = (grid.x_mm() - self.midline_mm)[None, :] / (self.width_mm / 2)
+        spongy = (ndi.gaussian_filter(self.smooth_hu, 1.0 / grid.pixel_mm) > 110) & self.body
+        solid = ndi.binary_fill_holes(shrunk(grown(spongy, 2.0, grid.pixel_mm), 2.0, grid.pixel_mm) | spongy)
+        depth = depth_mm(np.asarray(solid), grid.pixel_mm)
+        heads = []
+        for side in (-1, 1):
+            zone = np.where(side * outward > 0.5, depth, 0.0)
+            row, col = (int(i) for i in np.unravel_index(int(np.argmax(zone)), zone.shape))
+            head = RoundBone(*self.xy(row, col), float(zone[row, col]))
+            if not 16 <= head.radius_mm <= 30:
+                continue
+            far = (grid.x_mm()[None, :] - head.x_mm) ** 2 + (grid.y_mm()[:, None] - head.y_mm) ** 2
+            around = solid & (far < (1.25 * head.radius_mm) ** 2)
+            if elongation(around) < 1.5:
+                heads.append(head)
+        return heads
+
+    # ------------------------------------------------------------------------------------- bones for plates
+
+    @cached_property
+    def shafts(self) -> list[tuple[RoundBone, Mask]]:
+        """Long bones cut across, with cortex all around: 8 to 22 mm in radius, each standing alone.
+
+        In a trunk they lie to the side, where no vertebra does; a limb by itself has neither vertebra nor air.
+        """
+        pixel = self.grid.pixel_mm
+        limb = self.width_mm < 200 and self.vertebra is None and not self.air.any()
+        aside = 0.0 if limb else max(0.35 * self.width_mm / 2, 50.0)
+        labels, _ = ndi.label(ndi.binary_fill_holes(self.bone))
+        found = []
+        for index, box in enumerate(ndi.find_objects(labels), start=1):
+            part = np.pad(labels[box] == index, 1)
+            area = part.sum() * pixel**2
+            if max(part.shape) * pixel > 60 or not 180 < area < 2900:
+                continue
+            depth = depth_mm(part, pixel)
+            radius = float(depth.max())
+            if not 8 <= radius <= 22 or area > 1.9 * np.pi * radius**2 or elongation(part) > 1.6:
+                continue
+            values = np.pad(self.smooth_hu[box], 1)
+            if np.median(values[part & (depth < 3.0)]) < 450 or np.median(values[depth > 0.7 * radius]) > 400:
+                continue
+            row, col = (int(i) for i in np.unravel_index(int(np.argmax(depth)), depth.shape))
+            bone = RoundBone(*self.xy(row - 1 + box[0].start, col - 1 + box[1].start), radius)
+            if abs(bone.x_mm - self.midline_mm) >= aside:
+                found.append((bone, np.asarray(labels == index)))
+        return found
+
+    @cached_property
+    def flat_bones(self) -> list[Mask]:
+        """Clavicle and scapula; in a pelvis without hips the ilium."""
+        if self.shoulder_bones:
+            return [bone for bone in self.shoulder_bones if elongation(bone) > 1.8]
+        if self.hips or self.width_mm < 260 or self.air.sum() > 0.06 * self.body.sum():
+            return []
+        x = self.grid.x_mm()
+        bones = parts_of(self.whole_bone, 500.0, self.grid.pixel_mm)
+        aside = [abs(float(x[np.nonzero(bone)[1]].mean()) - self.midline_mm) for bone in bones]
+        least = 0.3 * self.width_mm / 2
+        return [bone for bone, away in zip(bones, aside, strict=True) if away > least and elongation(bone) > 2.5]

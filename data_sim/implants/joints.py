@@ -70,7 +70,12 @@ def knee_femoral(rng: Generator, materials: Sequence[str], *, width_mm: float) -
     runner = rng.uniform(20, 28) * width / 70
     for side in (-1, 1):
         t = np.linspace(-1, 1, 24)
-        path = np.stack([side * (width - runner) / 2 + t * runner / 2, -depth / 2 + condyle_mm * (0.5 + 0.35 * t**2)])
+        path = np.stack(
+            [
+                side * (width - runner) / 2 + t * (runner / 2 - 0.3 * condyle_mm),
+                -depth / 2 + condyle_mm * (0.5 + 0.35 * t**2),
+            ]
+        )
         pieces.append(Piece(band(path.T, condyle_mm), material))
     return tuple(pieces)
 

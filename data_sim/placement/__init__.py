@@ -12,15 +12,16 @@ from functools import partial
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Anatomy, Image
+from data_sim.anatomy import Image
 from data_sim.geometry import ImageGrid
 from data_sim.implants import Implant
 from data_sim.implants.own import Shape
+from data_sim.landmarks import Landmarks
 from data_sim.placement import chest, dental, fixation, joints, soft_tissue, spine
 from data_sim.placement.own import own
 from data_sim.placement.where import within
 
-Recipe = Callable[[Anatomy, Generator, Sequence[str]], Implant | None]
+Recipe = Callable[[Landmarks, Generator, Sequence[str]], Implant | None]
 
 IMPLANTS: Mapping[str, Recipe] = {
     "hip": joints.hip,
@@ -95,7 +96,7 @@ def place(
         raise ValueError("at least one material is needed")
     if np.shape(image_hu) != grid.shape:
         raise ValueError(f"the image is {np.shape(image_hu)}, its grid {grid.shape}")
-    return _place(recipe, Anatomy(image_hu, grid), rng, materials)
+    return _place(recipe, Landmarks(image_hu, grid), rng, materials)
 
 
 def suitable(
@@ -107,7 +108,7 @@ def suitable(
     shapes: Sequence[Shape] = (),
 ) -> list[str]:
     """Which of the families one attempt of `place` finds room for."""
-    anatomy, recipes = Anatomy(image_hu, grid), _recipes(shapes)
+    anatomy, recipes = Landmarks(image_hu, grid), _recipes(shapes)
     return [name for name in names if _place(recipes[name], anatomy, rng, ("ti",)) is not None]
 
 
@@ -115,7 +116,7 @@ def _recipes(shapes: Sequence[Shape]) -> Mapping[str, Recipe]:
     return {**IMPLANTS, OWN: partial(own, shapes=shapes)} if shapes else IMPLANTS
 
 
-def _place(recipe: Recipe, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def _place(recipe: Recipe, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     if not anatomy.body.any():
         return None
     for _ in range(ATTEMPTS):

@@ -7,16 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Anatomy, shrunk
+from data_sim.anatomy import shrunk
 from data_sim.implants import Implant, chest, moved
-from data_sim.landmarks import anterior_skin, is_chest
-from data_sim.landmarks import sternum as find_sternum
+from data_sim.landmarks import Landmarks
 from data_sim.placement.where import random_point, within
 
 
-def sternum(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def sternum(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A sternal wire around the sternum."""
-    bone = find_sternum(anatomy)
+    bone = anatomy.sternum
     if bone is None:
         return None
     wire = chest.sternal_wire(rng, materials, half_x_mm=bone.half_x_mm, half_y_mm=bone.half_y_mm)
@@ -24,9 +23,9 @@ def sternum(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Impla
     return placed if within(placed, anatomy.body & ~anatomy.air, anatomy.grid) else None
 
 
-def pacemaker(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def pacemaker(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A pacemaker under the skin of the upper chest, mostly the left, with leads behind it and in the mediastinum."""
-    if not (is_chest(anatomy) and anatomy.trachea):
+    if not (anatomy.is_chest and anatomy.trachea):
         return None
     side = 1 if rng.random() < 0.75 else -1
     can = chest.pacemaker(rng, materials)
@@ -46,22 +45,22 @@ def pacemaker(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Imp
     return placed
 
 
-def port(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def port(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A venous access port under the skin of the upper chest, mostly the right."""
-    if not (is_chest(anatomy) and anatomy.trachea):
+    if not (anatomy.is_chest and anatomy.trachea):
         return None
     side = -1 if rng.random() < 0.75 else 1
     return _under_skin(chest.port(rng, materials), anatomy, rng, side=side, least_mm=35, most_mm=95)
 
 
 def _under_skin(
-    pieces: Implant, anatomy: Anatomy, rng: Generator, *, side: int, least_mm: float, most_mm: float
+    pieces: Implant, anatomy: Landmarks, rng: Generator, *, side: int, least_mm: float, most_mm: float
 ) -> Implant | None:
     """Pieces whose +y faces the skin, 4 to 12 mm under it in front, on one side of the midline; clear of bone, lung."""
     x = anatomy.midline_mm + side * rng.uniform(least_mm, most_mm)
     grid = anatomy.grid
     column = int(np.clip(round(grid.index_of(x, 0.0)[1]), 1, grid.cols - 2))
-    skin = anterior_skin(anatomy)
+    skin = anatomy.anterior_skin
     slope = (skin[column + 1] - skin[column - 1]) / (2 * grid.pixel_mm)
     if not np.isfinite(slope) or abs(slope) > 1.2:
         return None
@@ -73,7 +72,7 @@ def _under_skin(
     return placed if within(placed, clear, grid, 0.995) else None
 
 
-def _mediastinum(anatomy: Anatomy, rng: Generator) -> tuple[float, float] | None:
+def _mediastinum(anatomy: Landmarks, rng: Generator) -> tuple[float, float] | None:
     """A place between the lungs, right of the midline as the superior vena cava is."""
     grid = anatomy.grid
     low_mm, high_mm = anatomy.extent_mm[2:]

@@ -8,24 +8,25 @@ from itertools import pairwise
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import XY, Anatomy
+from data_sim.anatomy import XY
 from data_sim.implants import Implant, Piece, moved
 from data_sim.implants import dental as metal
+from data_sim.landmarks import Landmarks
 
 
-def dental(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def dental(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Fillings or crowns in one to six teeth, each of its own metal."""
     return _in_teeth(anatomy, rng, materials, wanted=int(rng.integers(1, 7)), crowns=0.25)
 
 
-def fillings(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def fillings(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Fillings in three to eight teeth; None where fewer than three show."""
     wanted = int(rng.integers(3, 9))
     return _in_teeth(anatomy, rng, materials, wanted=wanted, crowns=0.0) if len(anatomy.teeth) >= 3 else None
 
 
 def _in_teeth(
-    anatomy: Anatomy, rng: Generator, materials: Sequence[str], *, wanted: int, crowns: float
+    anatomy: Landmarks, rng: Generator, materials: Sequence[str], *, wanted: int, crowns: float
 ) -> Implant | None:
     teeth = anatomy.teeth
     if not teeth:
@@ -39,7 +40,7 @@ def _in_teeth(
     return tuple(placed)
 
 
-def dental_implant(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def dental_implant(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """One to four dental implants in the place of teeth, bare or crowned; or a bridge over three to five teeth."""
     teeth = anatomy.teeth
     if not teeth:

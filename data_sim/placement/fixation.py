@@ -8,14 +8,14 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage as ndi
 
-from data_sim.anatomy import Anatomy, Mask, RoundBone, depth_mm, elongation, grown
+from data_sim.anatomy import Mask, RoundBone, depth_mm, grown
 from data_sim.implants import Implant, Piece, Points, fixation, moved
-from data_sim.landmarks import brain, outlines, parts_of, shafts
+from data_sim.landmarks import Landmarks, outlines, parts_of
 from data_sim.placement.where import axis, inside, metal_on, random_point, reach, within
 
 
 def _screw_in(
-    bone: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str], angle_rad: float
+    bone: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str], angle_rad: float
 ) -> Implant | None:
     """A screw (or a wire, one in seven) through an inner point of a bone along a direction, head outside."""
     grid = anatomy.grid
@@ -36,7 +36,7 @@ def _screw_in(
 
 
 def _screws_in(
-    free: Mask, wanted: int, anatomy: Anatomy, rng: Generator, materials: Sequence[str]
+    free: Mask, wanted: int, anatomy: Landmarks, rng: Generator, materials: Sequence[str]
 ) -> tuple[list[Piece], Mask]:
     """Up to `wanted` screws along a bone, clear of one another, and what of the bone is left."""
     grid = anatomy.grid
@@ -53,7 +53,7 @@ def _screws_in(
     return placed, free
 
 
-def _round_metal(free: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant:
+def _round_metal(free: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant:
     """A suture anchor or washer within bone, nothing where there is no room."""
     grid = anatomy.grid
     metal = fixation.anchor(rng, materials)
@@ -62,7 +62,7 @@ def _round_metal(free: Mask, anatomy: Anatomy, rng: Generator, materials: Sequen
     return moved(metal, *point) if point else ()
 
 
-def _a_shoulder_bone(anatomy: Anatomy, rng: Generator) -> Mask | None:
+def _a_shoulder_bone(anatomy: Landmarks, rng: Generator) -> Mask | None:
     bones = anatomy.shoulder_bones
     if not bones:
         return None
@@ -70,7 +70,7 @@ def _a_shoulder_bone(anatomy: Anatomy, rng: Generator) -> Mask | None:
     return bones[int(rng.choice(len(bones), p=sizes / sizes.sum()))]
 
 
-def shoulder(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def shoulder(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """One to three screws or wires along one shoulder bone, and in half of the cases round metal in bone."""
     bone = _a_shoulder_bone(anatomy, rng)
     if bone is None:
@@ -81,7 +81,7 @@ def shoulder(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Impl
     return tuple(placed) or None
 
 
-def shoulder_screws(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def shoulder_screws(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Two fixation screws or wires along one shoulder bone and round metal in the same bone."""
     bone = _a_shoulder_bone(anatomy, rng)
     if bone is None:
@@ -92,13 +92,13 @@ def shoulder_screws(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) 
     return (*screws, *anchor) if anchor and len(screws) >= 2 else None
 
 
-def plate(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def plate(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A plate with its screws on a skull, along a flat bone or across a shaft, or a nail in a shaft."""
-    inner = brain(anatomy)
+    inner = anatomy.brain
     if inner is not None:
         return _plate_on_skull(inner, anatomy, rng, materials)
-    flat = _flat_bones(anatomy)
-    long = shafts(anatomy)
+    flat = anatomy.flat_bones
+    long = anatomy.shafts
     if not flat and not long:
         return None
     chosen = int(rng.integers(len(flat) + len(long)))
@@ -110,7 +110,9 @@ def plate(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant
     return _plate_on_shaft(bone, part, anatomy, rng, materials)
 
 
-def _plate_on_shaft(bone: RoundBone, part: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant:
+def _plate_on_shaft(
+    bone: RoundBone, part: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str]
+) -> Implant:
     """On the outer side of the bone, as approaches to the femur and humerus have it."""
     lateral = 0.0 if bone.x_mm > anatomy.midline_mm else np.pi
     angle = lateral + rng.normal(0, 0.3)
@@ -121,7 +123,7 @@ def _plate_on_shaft(bone: RoundBone, part: Mask, anatomy: Anatomy, rng: Generato
     return moved(fixation.plate_across(rng, materials, bone_mm=through), *start, angle + np.pi)
 
 
-def _plate_on_skull(inner: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def _plate_on_skull(inner: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A miniplate on the vault, where the skull is 3 to 15 mm thick over the brain."""
     pixel = anatomy.grid.pixel_mm
     vault = grown(inner, 15.0, pixel)
@@ -138,25 +140,7 @@ def _plate_on_skull(inner: Mask, anatomy: Anatomy, rng: Generator, materials: Se
     return fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=True, depth_mm=bone_mm)
 
 
-def _flat_bones(anatomy: Anatomy) -> list[Mask]:
-    """Clavicle and scapula; at the hips the ilium and what it is joined to."""
-    if anatomy.shoulder_bones:
-        return [bone for bone in anatomy.shoulder_bones if elongation(bone) > 1.8]
-    if anatomy.hips or anatomy.width_mm < 260 or anatomy.air.sum() > 0.06 * anatomy.body.sum():
-        return []
-    grid = anatomy.grid
-    bones = parts_of(anatomy.whole_bone, 500.0, grid.pixel_mm)
-    aside = 0.3 * anatomy.width_mm / 2
-    x = grid.x_mm()
-    centres = [float(x[np.nonzero(bone)[1]].mean()) for bone in bones]
-    return [
-        bone
-        for bone, centre in zip(bones, centres, strict=True)
-        if abs(centre - anatomy.midline_mm) > aside and elongation(bone) > 2.5
-    ]
-
-
-def _plate_on_flat_bone(bone: Mask, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def _plate_on_flat_bone(bone: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A plate of 30 to 70 mm along the side of the bone that faces the skin."""
     surface = _stretch(outlines(bone, anatomy), rng, length_mm=rng.uniform(30, 70))
     if surface is None:
@@ -188,7 +172,7 @@ def _stretch(ring: Points, rng: Generator, *, length_mm: float) -> Points | None
     return path if off.max() < 0.2 * length else None
 
 
-def _thickness(surface: Points, bone: Mask, anatomy: Anatomy) -> float:
+def _thickness(surface: Points, bone: Mask, anatomy: Landmarks) -> float:
     """How thick the bone is under the middle of a stretch of its outline, mm."""
     chord = surface[-1] - surface[0]
     angle = float(np.arctan2(chord[0], -chord[1]))  # to the left of the path

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Anatomy, RoundBone
+from data_sim.anatomy import RoundBone
 from data_sim.implants import Implant, Piece, joints, moved
-from data_sim.landmarks import humeral_heads, knees
+from data_sim.landmarks import Landmarks
 
 
-def hip(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def hip(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Ball and cup in femoral heads, stems in the shafts below; on both sides in a third of the cases."""
-    femurs = anatomy.hips
+    femurs = _femurs(anatomy)
     if not femurs:
         return None
     if rng.random() > 1 / 3:
@@ -22,14 +22,19 @@ def hip(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant |
     return _hips(femurs, anatomy, rng, materials)
 
 
-def hips(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def hips(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Total hips on both sides."""
-    femurs = anatomy.hips
+    femurs = _femurs(anatomy)
     return _hips(femurs, anatomy, rng, materials) if len(femurs) == 2 else None
 
 
+def _femurs(anatomy: Landmarks) -> list[tuple[RoundBone, bool]]:
+    """The hips of the slice; condyles of the femur are as round as its head, and are none."""
+    return [] if anatomy.knees else anatomy.hips
+
+
 def _hips(
-    femurs: Sequence[tuple[RoundBone, bool]], anatomy: Anatomy, rng: Generator, materials: Sequence[str]
+    femurs: Sequence[tuple[RoundBone, bool]], anatomy: Landmarks, rng: Generator, materials: Sequence[str]
 ) -> Implant:
     placed: list[Piece] = []
     for bone, is_head in femurs:
@@ -44,9 +49,9 @@ def _hips(
     return tuple(placed)
 
 
-def knee(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def knee(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Femoral component where a patella lies before the bone, tibial component elsewhere; in one knee or both."""
-    found = knees(anatomy)
+    found = anatomy.knees
     if not found:
         return None
     if len(found) == 2 and rng.random() > 1 / 3:
@@ -59,9 +64,9 @@ def knee(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant 
     return tuple(placed)
 
 
-def shoulder_joint(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def shoulder_joint(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Humeral head prosthesis in one shoulder, turned to the glenoid: to the middle and 20 to 40 degrees back."""
-    heads = humeral_heads(anatomy)
+    heads = anatomy.humeral_heads
     if not heads:
         return None
     head = heads[int(rng.integers(len(heads)))]

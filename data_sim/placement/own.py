@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Anatomy, shrunk
+from data_sim.anatomy import shrunk
 from data_sim.implants import Implant, choose_material, moved
 from data_sim.implants.own import Shape
+from data_sim.landmarks import Landmarks
 from data_sim.placement.where import random_point, within
 
 
-def own(anatomy: Anatomy, rng: Generator, materials: Sequence[str], *, shapes: Sequence[Shape]) -> Implant | None:
+def own(anatomy: Landmarks, rng: Generator, materials: Sequence[str], *, shapes: Sequence[Shape]) -> Implant | None:
     """One of the shapes, all of one metal: at its own place where that is known, else anywhere that it fits.
 
     Its own place is known where the mask has the slice's rows, columns and pixel size, and holds where all of it

@@ -7,16 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Anatomy, Mask, shrunk
+from data_sim.anatomy import shrunk
 from data_sim.implants import Implant, Piece, moved, soft_tissue
-from data_sim.landmarks import brain
+from data_sim.landmarks import Landmarks
 from data_sim.placement.where import random_point, within
 
 
-def clip(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def clip(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """One to four surgical clips close together in soft tissue; in a brain an aneurysm clip."""
     grid = anatomy.grid
-    if brain(anatomy) is not None:
+    if anatomy.brain is not None:
         return head_clip(anatomy, rng, materials)
     point = random_point(shrunk(anatomy.soft, 6.0, grid.pixel_mm), grid, rng)
     if point is None:
@@ -29,23 +29,9 @@ def clip(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant 
     return tuple(placed) if within(tuple(placed), anatomy.soft, grid, 0.95) else None
 
 
-def _deep_brain(anatomy: Anatomy) -> Mask | None:
-    """Brain at least 8 mm from bone and in the middle half of the head, where aneurysms are clipped or coiled."""
-    inner = brain(anatomy)
-    if inner is None:
-        return None
-    grid = anatomy.grid
-    left_mm, right_mm, low_mm, high_mm = anatomy.extent_mm
-    x = (grid.x_mm() - (left_mm + right_mm) / 2) / (right_mm - left_mm)
-    y = (grid.y_mm() - (low_mm + high_mm) / 2) / (high_mm - low_mm)
-    middle = (np.abs(x) < 0.25)[None, :] & ((y > -0.2) & (y < 0.3))[:, None]
-    return inner & middle & ~anatomy.bone & shrunk(inner, 8.0, grid.pixel_mm)
-
-
-def head_clip(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def head_clip(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """An aneurysm clip deep in the brain, at times two."""
-    deep = _deep_brain(anatomy)
-    point = None if deep is None else random_point(deep, anatomy.grid, rng)
+    point = random_point(anatomy.deep_brain, anatomy.grid, rng)
     if point is None:
         return None
     placed = moved(soft_tissue.aneurysm_clip(rng, materials), *point, rng.uniform(0, 2 * np.pi))
@@ -56,23 +42,21 @@ def head_clip(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Imp
     return placed if within(placed, anatomy.body & ~anatomy.bone, anatomy.grid, 0.98) else None
 
 
-def coil(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def coil(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """An embolisation coil deep in the brain."""
-    deep = _deep_brain(anatomy)
-    point = None if deep is None else random_point(deep, anatomy.grid, rng)
+    point = random_point(anatomy.deep_brain, anatomy.grid, rng)
     if point is None:
         return None
     placed = moved(soft_tissue.coil(rng, materials), *point)
     return placed if within(placed, anatomy.body & ~anatomy.bone, anatomy.grid, 0.98) else None
 
 
-def marker(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def marker(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Two to four gold markers 8 to 20 mm from the middle of a target deep in soft tissue of the trunk."""
     grid = anatomy.grid
     if anatomy.width_mm < 230:
         return None
-    deep = shrunk(anatomy.body, 35.0, grid.pixel_mm) & shrunk(anatomy.soft, 4.0, grid.pixel_mm)
-    target = random_point(deep, grid, rng)
+    target = random_point(anatomy.deep_soft, grid, rng)
     if target is None:
         return None
     count = int(rng.integers(2, 5))
@@ -85,7 +69,7 @@ def marker(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implan
     return tuple(placed) if within(tuple(placed), anatomy.soft, grid, 0.95) else None
 
 
-def random(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def random(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """One to three random shapes anywhere inside the body."""
     placed: list[Piece] = []
     inner = shrunk(anatomy.body, 3.0, anatomy.grid.pixel_mm)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Anatomy, Vertebra
+from data_sim.anatomy import Vertebra
 from data_sim.implants import Implant, Piece, moved
 from data_sim.implants import spine as metal
+from data_sim.landmarks import Landmarks
 from data_sim.placement.where import metal_on, reach
 
 
-def spine(anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def spine(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Pedicle screws with rods where the arch is whole; rods alone elsewhere, and in one of eight."""
     vertebra = anatomy.vertebra
     if vertebra is None or anatomy.cranium:
@@ -36,7 +37,7 @@ def _rods(vertebra: Vertebra, rng: Generator, materials: Sequence[str]) -> Impla
     return tuple(placed)
 
 
-def _pedicle_screws(vertebra: Vertebra, anatomy: Anatomy, rng: Generator, materials: Sequence[str]) -> Implant | None:
+def _pedicle_screws(vertebra: Vertebra, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """Screws converging by 8 to 28 degrees from behind the pedicles into the vertebral body.
 
     Those of small (cervical) vertebrae are thinner and shorter. None where they would end outside bone or

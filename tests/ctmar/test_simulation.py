@@ -293,7 +293,7 @@ def test_resuming_what_never_began(tmp_path):
 def test_cases_that_find_no_place_are_listed_and_tried_again(database, tmp_path, monkeypatch):
     calls = []
 
-    def place(name, image_hu, grid, rng, materials):
+    def place(name, image_hu, grid, rng, materials, shapes):
         calls.append(name)
         return None
 
