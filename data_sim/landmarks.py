@@ -77,6 +77,11 @@ class Landmarks(Anatomy):
     # ----------------------------------------------------------------------------------------------- chest
 
     @cached_property
+    def is_upper_chest(self) -> bool:
+        """Whether the chest is cut above the carina: its airway is one of at least 100 mm2."""
+        return self.is_chest and self.airway_mm2 >= 100
+
+    @cached_property
     def is_chest(self) -> bool:
         """Whether lungs fill at least 8 % of a body wider than 220 mm, on both sides of the midline."""
         if self.width_mm < 220:
@@ -99,7 +104,10 @@ class Landmarks(Anatomy):
 
     @cached_property
     def sternum(self) -> Box | None:
-        """Bone on the midline within 8 to 50 mm of the skin in front, 16 to 75 mm wide and 5 to 28 mm thick."""
+        """Bone near the midline, 16 to 75 mm wide and 5 to 28 mm thick.
+
+        It lies 3 to 45 mm under the skin in front and no deeper than the lungs' front.
+        """
         if not self.is_chest:
             return None
         grid = self.grid
@@ -111,32 +119,36 @@ class Landmarks(Anatomy):
         spongy = (ndi.gaussian_filter(self.smooth_hu, 1.0 / grid.pixel_mm) > 110) & near & self.body
         solid = shrunk(grown(spongy, 1.5, grid.pixel_mm), 1.5, grid.pixel_mm) | spongy
         solid = ndi.binary_opening(np.asarray(ndi.binary_fill_holes(solid)), iterations=round(1.5 / grid.pixel_mm) or 1)
+        lung_front_mm = float(grid.y_mm()[np.argmax(self.air.any(axis=1))])
         best: tuple[float, Box] | None = None
         for part in parts_of(solid, 90.0, grid.pixel_mm):
             bone = box_of(part, self)
+            # A liver or an aorta full of contrast has no cortex; the heart and vessels lie behind the lungs' front.
+            if np.percentile(self.smooth_hu[part], 80) < 230 or bone.y_mm < lung_front_mm - 20:
+                continue
             wide = 8 <= bone.half_x_mm <= 37.5 and 2.5 <= bone.half_y_mm <= 14
             central = abs(bone.x_mm - self.midline_mm) < 15
             filled = part.sum() * grid.pixel_mm**2 / (4 * bone.half_x_mm * bone.half_y_mm + 1e-9)
             ahead = skin - bone.y_mm - bone.half_y_mm
             if wide and central and filled > 0.45 and 3 < ahead < 45 and bone.half_x_mm > bone.half_y_mm:
-                area = float(part.sum())
-                if best is None or area > best[0]:
-                    best = area, bone
+                score = float(part.sum() * np.exp(-(((bone.x_mm - self.midline_mm) / 8) ** 2)))
+                if best is None or score > best[0]:
+                    best = score, bone
         return best[1] if best else None
 
     # ------------------------------------------------------------------------------------------------ head
 
     @cached_property
     def brain(self) -> Mask | None:
-        """What the skull encloses, gaps up to 8 mm closed: at least 2500 mm2 of soft tissue in a head."""
+        """What the skull encloses, gaps up to 20 mm closed: at least 2000 mm2 of soft tissue in a head."""
         if not 100 < self.width_mm < 230:
             return None
         pixel = self.grid.pixel_mm
-        closed = shrunk(grown(self.bone, 4.0, pixel), 4.0, pixel) | self.bone
-        inside = parts_of(ndi.binary_fill_holes(closed) & ~closed, 2500.0, pixel)
+        closed = shrunk(grown(self.bone, 10.0, pixel), 10.0, pixel) | self.bone
+        inside = parts_of(ndi.binary_fill_holes(closed) & ~closed, 2000.0, pixel)
         for part in sorted(inside, key=np.count_nonzero, reverse=True):
             values = self.smooth_hu[part]
-            if 0 < np.median(values) < 90 and (values < -200).mean() < 0.02:
+            if 0 < np.median(values) < 90 and (values < -50).mean() < 0.05:
                 return part
         return None
 
@@ -191,7 +203,7 @@ class Landmarks(Anatomy):
 
     @cached_property
     def humeral_heads(self) -> list[RoundBone]:
-        """Largest circles in the outer half of a slice with shoulder bones, 16 to 30 mm in radius."""
+        """Largest circles in the outer half of a slice with shoulder bones, 17 to 30 mm in radius."""
         if not self.shoulder_bones:
             return []
         grid = self.grid
@@ -204,11 +216,12 @@ class Landmarks(Anatomy):
             zone = np.where(side * outward > 0.5, depth, 0.0)
             row, col = (int(i) for i in np.unravel_index(int(np.argmax(zone)), zone.shape))
             head = RoundBone(*self.xy(row, col), float(zone[row, col]))
-            if not 16 <= head.radius_mm <= 30:
+            if not 17 <= head.radius_mm <= 30:
                 continue
             far = (grid.x_mm()[None, :] - head.x_mm) ** 2 + (grid.y_mm()[:, None] - head.y_mm) ** 2
             around = solid & (far < (1.25 * head.radius_mm) ** 2)
-            if elongation(around) < 1.5:
+            # Kidneys full of contrast are as round, but have no cortex.
+            if elongation(around) < 1.5 and np.percentile(self.smooth_hu[around], 90) > 350:
                 heads.append(head)
         return heads
 

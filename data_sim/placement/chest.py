@@ -25,7 +25,7 @@ def sternum(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Imp
 
 def pacemaker(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A pacemaker under the skin of the upper chest, mostly the left, with leads behind it and in the mediastinum."""
-    if not (anatomy.is_chest and anatomy.trachea):
+    if not anatomy.is_upper_chest:
         return None
     side = 1 if rng.random() < 0.75 else -1
     can = chest.pacemaker(rng, materials)
@@ -47,7 +47,7 @@ def pacemaker(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> I
 
 def port(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A venous access port under the skin of the upper chest, mostly the right."""
-    if not (anatomy.is_chest and anatomy.trachea):
+    if not anatomy.is_upper_chest:
         return None
     side = -1 if rng.random() < 0.75 else 1
     return _under_skin(chest.port(rng, materials), anatomy, rng, side=side, least_mm=35, most_mm=95)

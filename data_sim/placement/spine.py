@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Vertebra
+from data_sim.anatomy import Vertebra, shrunk
 from data_sim.implants import Implant, Piece, moved
 from data_sim.implants import spine as metal
 from data_sim.landmarks import Landmarks
-from data_sim.placement.where import metal_on, reach
+from data_sim.placement.where import metal_on, reach, within
 
 
 def spine(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
@@ -21,7 +21,8 @@ def spine(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Impla
         return None
     if vertebra.closed and rng.random() > 1 / 8:
         return _pedicle_screws(vertebra, anatomy, rng, materials)
-    return _rods(vertebra, rng, materials)
+    rods = _rods(vertebra, rng, materials)
+    return rods if within(rods, shrunk(anatomy.body, 8.0, anatomy.grid.pixel_mm), anatomy.grid) else None
 
 
 def _rods(vertebra: Vertebra, rng: Generator, materials: Sequence[str]) -> Implant:

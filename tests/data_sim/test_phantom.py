@@ -28,7 +28,7 @@ def test_is_a_plausible_ct_slice(region: str) -> None:
     tissue_mm2 = (image > -300).sum() * grid.pixel_mm**2
     assert {"pelvis": 5e4, "shoulder": 3e4, "chest": 2e4}.get(region, 1.2e4) < tissue_mm2 < 9e4
     bone = (image > 200).sum() / (image > -300).sum()
-    assert 0.03 < bone < 0.3
+    assert 0.03 < bone < (0.4 if region == "knee" else 0.3)
 
 
 def test_tissues_have_their_ct_numbers() -> None:
