@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage as ndi
 
-from data_sim.anatomy import Mask, RoundBone, depth_mm, grown
+from data_sim.anatomy import Mask, RoundBone, depth_mm, grown, shrunk
 from data_sim.implants import Implant, Piece, Points, fixation, moved
 from data_sim.landmarks import Landmarks, outlines, parts_of
 from data_sim.placement.where import axis, inside, metal_on, random_point, reach, within
@@ -126,7 +126,8 @@ def _plate_on_shaft(
 def _plate_on_skull(inner: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A miniplate on the vault, where the skull is 3 to 15 mm thick over the brain."""
     pixel = anatomy.grid.pixel_mm
-    vault = grown(inner, 15.0, pixel)
+    # No more than scalp and temporal muscle over it: not the base of the skull.
+    vault = grown(inner, 15.0, pixel) & ~shrunk(anatomy.body, 22.0, pixel)
     head = parts_of(ndi.binary_fill_holes(anatomy.whole_bone | inner), 2500.0, pixel)
     part = next((p for p in head if (p & inner).any()), None)
     if part is None:

@@ -84,10 +84,8 @@ def test_dicom_segmentation_that_ctmar_wrote(tmp_path, mask):
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared implant labels are not here")
-@pytest.mark.parametrize(
-    ("name", "pixels_of_metal", "pixel_mm"), [("sample_1", 852, 0.703125), ("sample_2", 1055, 0.41)]
-)
-def test_labels_of_real_implants(name, pixels_of_metal, pixel_mm):
+@pytest.mark.parametrize(("name", "count", "pixel_mm"), [("sample_1", 852, 0.703125), ("sample_2", 1055, 0.41)])
+def test_labels_of_real_implants(name, count, pixel_mm):
     (shape,) = read_shapes([str(DATA / f"{name}.mat")])
     assert shape.grid.shape == (512, 512)
     assert shape.grid.pixel_mm == pytest.approx(pixel_mm)
