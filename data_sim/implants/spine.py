@@ -18,13 +18,18 @@ def rod(rng: Generator, materials: Sequence[str], *, scale: float = 1.0) -> Impl
 
 
 def pedicle_screw(
-    rng: Generator, materials: Sequence[str], *, length_mm: float | None = None, major_mm: float | None = None
+    rng: Generator,
+    materials: Sequence[str],
+    *,
+    length_mm: float | None = None,
+    major_mm: float | None = None,
+    rod_materials: Sequence[str] | None = None,
 ) -> Implant:
     """Pedicle screw seen lengthwise with its rod end on, entering bone at the origin along +x.
 
     Shaft 5.5 to 7.5 mm x 35 to 50 mm, core two thirds of that, pitch 2.7 mm; tulip about 12 mm wide and 13 mm
     high; rod 5.5 or 6.0 mm (catalogue ranges of polyaxial systems; ASTM F1798 tests these). For thinner
-    screws, as the cervical spine takes, everything shrinks in proportion.
+    screws, as the cervical spine takes, everything shrinks in proportion. The rod may have other materials offered.
     """
     major = float(rng.uniform(5.5, 7.5)) if major_mm is None else major_mm
     length = float(rng.uniform(35, 50)) if length_mm is None else length_mm
@@ -34,5 +39,5 @@ def pedicle_screw(
     return (
         Piece(threaded(length, major, major * 2 / 3, 2.7 * size), material),
         Piece(tulip, material),
-        *moved(rod(rng, materials, scale=size), -7 * size, 0.0),
+        *moved(rod(rng, rod_materials or materials, scale=size), -7 * size, 0.0),
     )

@@ -9,15 +9,15 @@ from numpy.random import Generator
 from scipy import ndimage as ndi
 
 from data_sim.anatomy import Mask, RoundBone, depth_mm, grown, shrunk
-from data_sim.implants import Implant, Piece, Points, fixation, moved
+from data_sim.implants import Implant, Points, choose_material, fixation, moved
 from data_sim.landmarks import Landmarks, outlines, parts_of
 from data_sim.placement.where import axis, inside, metal_on, random_point, reach, within
 
 
 def _screw_in(
-    bone: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str], angle_rad: float
+    bone: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str], *, angle_rad: float, wires: float
 ) -> Implant | None:
-    """A screw (or a wire, one in seven) through an inner point of a bone along a direction, head outside."""
+    """A screw (a wire with probability `wires`) through an inner point of a bone along a direction, head outside."""
     grid = anatomy.grid
     point = random_point(bone & (depth_mm(bone, grid.pixel_mm) > 2.5), grid, rng)
     if point is None:
@@ -29,28 +29,28 @@ def _screw_in(
     if chord < 18:
         return None
     length = min(rng.uniform(20, 60), chord - 1)
-    build = fixation.wire if rng.random() < 1 / 7 else fixation.fixation_screw
+    build = fixation.wire if rng.random() < wires else fixation.fixation_screw
     start = point[0] - back * np.cos(inward), point[1] - back * np.sin(inward)
     screw = moved(build(rng, materials, length_mm=length), *start, inward)
     return screw if within(screw, bone, grid, 0.7) else None
 
 
 def _screws_in(
-    free: Mask, wanted: int, anatomy: Landmarks, rng: Generator, materials: Sequence[str]
-) -> tuple[list[Piece], Mask]:
-    """Up to `wanted` screws along a bone, clear of one another, and what of the bone is left."""
+    free: Mask, wanted: int, anatomy: Landmarks, rng: Generator, materials: Sequence[str], *, wires: float
+) -> tuple[list[Implant], Mask]:
+    """Up to `wanted` screws of one metal along a bone, clear of one another, and what of the bone is left."""
     grid = anatomy.grid
     direction = axis(free, grid) + rng.normal(0, 0.25)
-    placed: list[Piece] = []
+    material = (choose_material(rng, materials, ("ti", "ss316l")),)
+    screws: list[Implant] = []
     for _ in range(6 * wanted):
-        if not wanted:
+        if len(screws) == wanted:
             break
-        screw = _screw_in(free, anatomy, rng, materials, direction + rng.normal(0, 0.1))
+        screw = _screw_in(free, anatomy, rng, material, angle_rad=direction + rng.normal(0, 0.1), wires=wires)
         if screw is not None:
-            placed += screw
+            screws.append(screw)
             free = free & ~grown(metal_on(screw, grid) > 0, 1.5, grid.pixel_mm)
-            wanted -= 1
-    return placed, free
+    return screws, free
 
 
 def _round_metal(free: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant:
@@ -75,21 +75,23 @@ def shoulder(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Im
     bone = _a_shoulder_bone(anatomy, rng)
     if bone is None:
         return None
-    placed, free = _screws_in(bone, int(rng.integers(1, 4)), anatomy, rng, materials)
+    screws, free = _screws_in(bone, int(rng.integers(1, 4)), anatomy, rng, materials, wires=1 / 7)
+    placed = tuple(piece for screw in screws for piece in screw)
     if not placed or rng.random() < 0.5:
         placed += _round_metal(free, anatomy, rng, materials)
-    return tuple(placed) or None
+    return placed or None
 
 
 def shoulder_screws(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
-    """Two fixation screws or wires along one shoulder bone and round metal in the same bone."""
+    """Two fixation screws along one shoulder bone and round metal in the same bone."""
     bone = _a_shoulder_bone(anatomy, rng)
     if bone is None:
         return None
-    screws, free = _screws_in(bone, 2, anatomy, rng, materials)
+    screws, free = _screws_in(bone, 2, anatomy, rng, materials, wires=0.0)
+    if len(screws) < 2:
+        return None
     anchor = _round_metal(free, anatomy, rng, materials)
-    # A screw is a shaft and a head, a wire one piece.
-    return (*screws, *anchor) if anchor and len(screws) >= 2 else None
+    return (*screws[0], *screws[1], *anchor) if anchor else None
 
 
 def plate(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from data_sim.anatomy import shrunk
-from data_sim.implants import Implant, Piece, moved, soft_tissue
+from data_sim.implants import Implant, Piece, choose_material, moved, soft_tissue
 from data_sim.landmarks import Landmarks
 from data_sim.placement.where import random_point, within
 
@@ -22,10 +22,11 @@ def clip(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implan
     if point is None:
         return None
     placed: list[Piece] = []
+    material = (choose_material(rng, materials, ("ti", "ss316l")),)
     for _ in range(int(rng.choice([1, 1, 2, 3, 4]))):
         dx, dy = rng.normal(0, 8.0, 2) if placed else (0.0, 0.0)
         angle = rng.uniform(0, 2 * np.pi)
-        placed += moved(soft_tissue.clip(rng, materials), point[0] + dx, point[1] + dy, angle)
+        placed += moved(soft_tissue.clip(rng, material), point[0] + dx, point[1] + dy, angle)
     return tuple(placed) if within(tuple(placed), anatomy.soft, grid, 0.95) else None
 
 
@@ -60,12 +61,13 @@ def marker(anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Impl
     if target is None:
         return None
     count = int(rng.integers(2, 5))
+    material = (choose_material(rng, materials, ("au",)),)
     around = rng.uniform(0, 2 * np.pi) + np.arange(count) * 2 * np.pi / count
     placed: list[Piece] = []
     for angle in around:
         r = rng.uniform(8, 20)
         at = target[0] + r * np.cos(angle), target[1] + r * np.sin(angle)
-        placed += moved(soft_tissue.fiducial(rng, materials), *at, rng.uniform(0, np.pi))
+        placed += moved(soft_tissue.fiducial(rng, material), *at, rng.uniform(0, np.pi))
     return tuple(placed) if within(tuple(placed), anatomy.soft, grid, 0.95) else None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.random import Generator
 
 from data_sim.anatomy import Vertebra, shrunk
-from data_sim.implants import Implant, Piece, moved
+from data_sim.implants import Implant, Piece, choose_material, moved
 from data_sim.implants import spine as metal
 from data_sim.landmarks import Landmarks
 from data_sim.placement.where import metal_on, reach, within
@@ -50,6 +50,9 @@ def _pedicle_screws(vertebra: Vertebra, anatomy: Landmarks, rng: Generator, mate
     wanted = rng.uniform(14, 26) if small else rng.uniform(35, 50)
     beside = vertebra.half_width_mm + major / 2 + rng.uniform(1.0, 3.5)
     sides = (-1, 1) if rng.random() < 0.9 else (int(rng.choice((-1, 1))),)
+    # One system: both screws of one metal, both rods of one.
+    screws = (choose_material(rng, materials, ("ti",)),)
+    rods = (choose_material(rng, materials, ("ti", "cocrmo")),)
     placed: list[Piece] = []
     for side in sides:
         angle = np.pi / 2 + side * np.deg2rad(rng.uniform(8, 28))
@@ -60,7 +63,7 @@ def _pedicle_screws(vertebra: Vertebra, anatomy: Landmarks, rng: Generator, mate
         length = min(back + ahead - 3.0, wanted)
         if length < (12 if small else 25):
             return None
-        screw = metal.pedicle_screw(rng, materials, length_mm=length, major_mm=major)
+        screw = metal.pedicle_screw(rng, screws, length_mm=length, major_mm=major, rod_materials=rods)
         placed += moved(screw, pedicle[0] - back * np.cos(angle), pedicle[1] - back * np.sin(angle), angle)
     # A screw that breaches the canal is a complication, not the rule.
     breach = metal_on(tuple(placed), grid)[vertebra.canal].sum()

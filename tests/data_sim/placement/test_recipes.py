@@ -48,6 +48,7 @@ def test_two_screws_and_round_metal_in_one_shoulder_bone() -> None:
     for pieces, image, metal in placed("shoulder-screws", "shoulder"):
         bone = ndi.binary_fill_holes(image > 200)
         assert metal[ndi.binary_dilation(bone, iterations=2)].sum() > 0.85 * metal.sum()
+        assert len(pieces) == 5  # two shafts with their heads, and the round one
         anchor = pieces[-1].outline
         assert np.ptp(np.hypot(*(anchor - anchor.mean(axis=0)).T)) < 0.1
         assert np.ptp(np.flatnonzero(metal.any(axis=0))) * WIDE.pixel_mm < 130  # one side only
@@ -147,6 +148,12 @@ def test_markers_are_deep_and_apart() -> None:
         centres = np.array([p.outline.mean(axis=0) for p in pieces])
         assert 2 <= len(centres) <= 4
         assert np.linalg.norm(centres[0] - centres[1]) > 8
+
+
+def test_a_construct_is_of_one_system() -> None:
+    for name, region in (("spine", "shoulder"), ("clip", "pelvis"), ("marker", "pelvis")):
+        for pieces, *_ in placed(name, region):
+            assert len({p.material for p in pieces}) <= (2 if name == "spine" else 1)
 
 
 def test_metals_of_several_kinds_in_one_slice() -> None:
