@@ -353,8 +353,8 @@ def test_a_case_of_the_users_own_shape(tmp_path):
     assert result.cases == ("case-000001",)
     case = read_case(tmp_path / "db" / "case-000001.h5")
     assert (case.implant, case.material) == ("own", "fe")
-    # pixels half of metal, and the bright edge that a segmentation finds around them
-    assert 0.7 * 240 <= case.mask_metal.sum() * case.grid.pixel_mm**2 < 3 * 240
+    # a bar of 24 x 10 mm, and at most 3 pixels of 2.9 mm of bright edge all around it
+    assert 0.7 * 24 * 10 <= case.mask_metal.sum() * case.grid.pixel_mm**2 < (24 + 17.4) * (10 + 17.4)
     with pytest.raises(UsageError, match="no such mask"):
         simulate(["phantom"], tmp_path / "no", replace(settings, shapes=("nowhere.npy:1.0",)))
     assert not (tmp_path / "no").exists()
