@@ -17,7 +17,7 @@ def filling(rng: Generator, materials: Sequence[str]) -> Implant:
 
     Class I and II restorations leave most of a molar's 10 to 11 mm crown (Wheeler's Dental Anatomy).
     """
-    material = choose_material(rng, materials, ("amalgam", "au"))
+    material = choose_material(rng, materials, ("amalgam", "goldalloy", "au"))
     return (Piece(blob(rng, rng.uniform(2, 6)), material),)
 
 
@@ -27,7 +27,7 @@ def crown(rng: Generator, materials: Sequence[str]) -> Implant:
     Premolars are 7 to 9 mm, molars 10 to 11 mm across (Wheeler's Dental Anatomy).
     """
     half_x, half_y = rng.uniform(3, 5, 2)
-    return (Piece(superellipse(half_x, half_y, 3), choose_material(rng, materials, ("au", "cocrmo"))),)
+    return (Piece(superellipse(half_x, half_y, 3), choose_material(rng, materials, ("goldalloy", "au", "cocrmo"))),)
 
 
 def bridge(rng: Generator, materials: Sequence[str], *, teeth_mm: Points) -> Implant:

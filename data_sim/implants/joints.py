@@ -24,7 +24,7 @@ def hip_joint(rng: Generator, materials: Sequence[str], *, cup_mm: float | None 
     thickness = rng.uniform(3, 4)
     sizes = [d for d in (22.2, 28.0, 32.0, 36.0) if d <= shell - 2 * thickness - 10]
     ball = float(rng.choice(sizes)) * np.sqrt(1 - rng.uniform(0, 0.3) ** 2)
-    head = choose_material(rng, materials, ("cocrmo", "ss316l", "fe"))
+    head = choose_material(rng, materials, ("cocrmo", "ceramic", "ss316l", "fe"))
     cup = choose_material(rng, materials, ("ti", head))
     opening = rng.normal(0, 0.2)
     half_turn = rng.uniform(1.35, 1.6)

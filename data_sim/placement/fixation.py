@@ -13,6 +13,9 @@ from data_sim.implants import Implant, Points, choose_material, fixation, moved
 from data_sim.landmarks import Landmarks, outlines, parts_of
 from data_sim.placement.where import axis, inside, metal_on, random_point, reach, within
 
+_STRETCHES = 10
+"""Stretches of a bone's outline tried for a plate."""
+
 
 def _screw_in(
     bone: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str], *, angle_rad: float, wires: float
@@ -134,30 +137,36 @@ def _plate_on_skull(inner: Mask, anatomy: Landmarks, rng: Generator, materials: 
     part = next((p for p in head if (p & inner).any()), None)
     if part is None:
         return None
-    surface = _stretch(outlines(part, anatomy), rng, length_mm=rng.uniform(12, 40))
-    if surface is None or not inside(vault, anatomy.grid, surface[:, 0], surface[:, 1]).all():
-        return None
-    bone_mm = _thickness(surface, anatomy.whole_bone, anatomy)
-    if not 3 < bone_mm < 15:
-        return None
-    return fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=True, depth_mm=bone_mm)
+    outline = outlines(part, anatomy)
+    for _ in range(_STRETCHES):
+        surface = _stretch(outline, rng, length_mm=rng.uniform(12, 40))
+        if surface is None or not inside(vault, anatomy.grid, surface[:, 0], surface[:, 1]).all():
+            continue
+        bone_mm = _thickness(surface, anatomy.whole_bone, anatomy)
+        if 3 < bone_mm < 15:
+            return fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=True, depth_mm=bone_mm)
+    return None
 
 
 def _plate_on_flat_bone(bone: Mask, anatomy: Landmarks, rng: Generator, materials: Sequence[str]) -> Implant | None:
     """A plate of 30 to 70 mm along the side of the bone that faces the skin."""
-    surface = _stretch(outlines(bone, anatomy), rng, length_mm=rng.uniform(30, 70))
-    if surface is None:
-        return None
-    middle = surface[len(surface) // 2]
-    tangent = surface[-1] - surface[0]
-    outward = np.array([tangent[1], -tangent[0]]) / np.linalg.norm(tangent)
+    outline = outlines(bone, anatomy)
     left_mm, right_mm, low_mm, high_mm = anatomy.extent_mm
-    away = middle - [(left_mm + right_mm) / 2, (low_mm + high_mm) / 2]
-    bone_mm = _thickness(surface, bone, anatomy)
-    if outward @ away < 0.3 * np.linalg.norm(away) or bone_mm < 5:
-        return None
-    pieces = fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=False, depth_mm=bone_mm)
-    return pieces if not within(pieces[:1], bone, anatomy.grid, 0.4) else None
+    centre = np.array([(left_mm + right_mm) / 2, (low_mm + high_mm) / 2])
+    for _ in range(_STRETCHES):
+        surface = _stretch(outline, rng, length_mm=rng.uniform(30, 70))
+        if surface is None:
+            continue
+        tangent, away = surface[-1] - surface[0], surface[len(surface) // 2] - centre
+        outward = np.array([tangent[1], -tangent[0]]) / np.linalg.norm(tangent)
+        bone_mm = _thickness(surface, bone, anatomy)
+        if outward @ away < 0.3 * np.linalg.norm(away) or bone_mm < 5:
+            continue
+        pieces = fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=False, depth_mm=bone_mm)
+        # Smoothing the outline must not have sunk the plate into the bone.
+        if not within(pieces[:1], bone, anatomy.grid, 0.4):
+            return pieces
+    return None
 
 
 def _stretch(ring: Points, rng: Generator, *, length_mm: float) -> Points | None:
