@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from data_sim.geometry import ImageGrid
+from data_sim.morphology import depth_mm, elongation, grown, shrunk
 
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float32]
@@ -23,23 +24,6 @@ XY = tuple[float, float]
 BODY_HU = -300.0
 BONE_HU = 200.0
 DENSE_HU = 1200.0
-
-
-def grown(mask: Mask, radius_mm: float, pixel_mm: float) -> Mask:
-    """Dilation with a disc, by distance so that large radii cost no more than small ones."""
-    if not mask.any():
-        return mask.copy()
-    return np.asarray(ndi.distance_transform_edt(~mask) * pixel_mm <= radius_mm)
-
-
-def shrunk(mask: Mask, radius_mm: float, pixel_mm: float) -> Mask:
-    """Erosion with a disc; what lies outside the image does not erode."""
-    return ~grown(~mask, radius_mm, pixel_mm)
-
-
-def depth_mm(mask: Mask, pixel_mm: float) -> NDArray[np.float64]:
-    """Distance in mm of each pixel of a mask to the mask's outside."""
-    return np.asarray(ndi.distance_transform_edt(mask)) * pixel_mm
 
 
 def body_mask(image_hu: Image, grid: ImageGrid) -> Mask:
@@ -58,12 +42,6 @@ def body_mask(image_hu: Image, grid: ImageGrid) -> Mask:
     patient[np.argmax(sizes)] = True
     kept = np.concatenate([[False], patient])[core]
     return np.asarray(ndi.binary_fill_holes(tissue & grown(kept, 4.5, grid.pixel_mm)))
-
-
-def elongation(mask: Mask) -> float:
-    """Ratio of a mask's longest to its shortest principal spread: 1 for a disc."""
-    spread = np.linalg.eigvalsh(np.cov(np.nonzero(mask)))
-    return float(np.sqrt(spread[1] / max(spread[0], 1e-9)))
 
 
 @dataclass(frozen=True)

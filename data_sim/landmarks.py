@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 from skimage.measure import find_contours
 
-from data_sim.anatomy import Anatomy, Mask, RoundBone, depth_mm, elongation, grown, shrunk
+from data_sim.anatomy import Anatomy, Mask, RoundBone
+from data_sim.morphology import depth_mm, elongation, grown, shrunk
 
 Points = NDArray[np.float64]
 

@@ -8,9 +8,10 @@ import numpy as np
 from numpy.random import Generator
 from scipy import ndimage as ndi
 
-from data_sim.anatomy import Mask, RoundBone, depth_mm, grown, shrunk
+from data_sim.anatomy import Mask, RoundBone
 from data_sim.implants import Implant, Points, choose_material, fixation, moved
 from data_sim.landmarks import Landmarks, outlines, parts_of
+from data_sim.morphology import depth_mm, grown, shrunk
 from data_sim.placement.where import axis, inside, metal_on, random_point, reach, within
 
 _STRETCHES = 10
@@ -161,6 +162,10 @@ def _plate_on_flat_bone(bone: Mask, anatomy: Landmarks, rng: Generator, material
         outward = np.array([tangent[1], -tangent[0]]) / np.linalg.norm(tangent)
         bone_mm = _thickness(surface, bone, anatomy)
         if outward @ away < 0.3 * np.linalg.norm(away) or bone_mm < 5:
+            continue
+        # A surgeon comes from the skin: no other bone (a humeral head before its scapula) over the plate.
+        over = (surface[:, None] + outward * np.arange(4, 30, 2.0)[None, :, None]).reshape(-1, 2)
+        if inside(anatomy.bone & ~bone, anatomy.grid, over[:, 0], over[:, 1]).any():
             continue
         pieces = fixation.plate_along(rng, materials, surface_mm=surface, inward=1, thin=False, depth_mm=bone_mm)
         # Smoothing the outline must not have sunk the plate into the bone.

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import shrunk
 from data_sim.implants import Implant, choose_material, moved
 from data_sim.implants.own import Shape
 from data_sim.landmarks import Landmarks
+from data_sim.morphology import shrunk
 from data_sim.placement.where import random_point, within
 
 _POSES = 8

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import shrunk
 from data_sim.implants import Implant, Piece, choose_material, moved, soft_tissue
 from data_sim.landmarks import Landmarks
+from data_sim.morphology import shrunk
 from data_sim.placement.where import random_point, within
 
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.random import Generator
 
-from data_sim.anatomy import Vertebra, shrunk
+from data_sim.anatomy import Vertebra
 from data_sim.implants import Implant, Piece, choose_material, moved
 from data_sim.implants import spine as metal
 from data_sim.landmarks import Landmarks
+from data_sim.morphology import shrunk
 from data_sim.placement.where import metal_on, reach, within
 
 
