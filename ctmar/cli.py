@@ -87,7 +87,11 @@ def simulate(
     out: Annotated[Path, typer.Option(help="Folder for the database.")],
     cases: Annotated[int | None, typer.Option(help="How many cases [100].")] = None,
     seed: Annotated[int | None, typer.Option(help="What everything is drawn from [0].")] = None,
-    implants: Annotated[str | None, typer.Option(help="hip,shoulder,dental,spine,clip,random [all].")] = None,
+    implants: Annotated[str | None, typer.Option(help="Families by name, see docs/simulator.md [all].")] = None,
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(help="Mask of your own metal, FILE or FILE:PIXEL_MM: the family own. Repeatable."),
+    ] = None,
     materials: Annotated[
         str | None, typer.Option(help="ti,fe,cu,au,cocrmo,ss316l,amalgam,goldalloy,ceramic [ti,fe,cu,au].")
     ] = None,
@@ -122,6 +126,7 @@ def simulate(
         scan.pop("mas", None)  # a file's mas would take the flag's place
     overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins, fov_mm=fov)
     overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
+    overrides |= _given(shapes=tuple(shapes) if shapes else None)
     settings = settings_from(SimulationSettings, {**values, "scan": scan}, overrides=overrides, origin="simulation")
     _check_device(device)
     for one in source:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmar.errors import UnsupportedInputError, UsageError
+from ctmar.errors import CtmarError, UnsupportedInputError, UsageError
 
 
 def read_mask(path: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
@@ -23,14 +23,31 @@ def read_mask(path: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
     UnsupportedInputError
         Where it cannot be read.
     """
+    mask, _ = read_planes(path)
+    if mask.shape != shape:
+        raise UsageError(f"{path}: the mask is {mask.shape}, the images are {shape} (slices, rows, columns).")
+    return mask
+
+
+def read_planes(path: Path) -> tuple[NDArray[np.bool_], tuple[float, float] | None]:
+    """A mask of whatever shape, bool (slices, rows, cols), and the height and width of its pixels in mm if known.
+
+    Raises
+    ------
+    UsageError
+        Where the file is missing or of another kind.
+    UnsupportedInputError
+        Where it cannot be read or has not two or three axes.
+    """
     if not path.is_file():
         raise UsageError(f"{path}: there is no such mask file.")
     name = path.name.lower()
+    pixel_mm = None
     try:
         if name.endswith(".npy"):
             mask = np.load(path, allow_pickle=False)
         elif name.endswith((".nii", ".nii.gz")):
-            mask = _read_nifti(path)
+            mask, pixel_mm = _read_nifti(path)
         elif name.endswith(".png"):
             from PIL import Image
 
@@ -38,23 +55,23 @@ def read_mask(path: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
                 mask = np.asarray(picture.convert("L"))
         else:
             raise UsageError(f"{path}: a mask is a .npy, .nii, .nii.gz or .png file.")
-    except (OSError, ValueError, EOFError) as error:
+    except CtmarError:
+        raise
+    except Exception as error:  # damaged files make these readers raise many kinds, also some of their own
         raise UnsupportedInputError(f"{path}: no readable mask ({type(error).__name__}); export it again.") from None
     if mask.ndim == 2:
         mask = mask[None]
-    if mask.shape != shape:
-        raise UsageError(f"{path}: the mask is {mask.shape}, the images are {shape} (slices, rows, columns).")
-    return np.nan_to_num(mask) != 0
+    if mask.ndim != 3 or mask.dtype.kind not in "buif":
+        raise UnsupportedInputError(f"{path}: a mask has two or three axes of numbers; export it again.")
+    return np.nan_to_num(mask) != 0, pixel_mm
 
 
-def _read_nifti(path: Path) -> NDArray[np.float32]:
-    """(slices, rows, cols) with rows from anterior and columns from the patient's right."""
+def _read_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
+    """(slices, rows, cols) with rows from anterior and columns from the patient's right; a pixel's height and width."""
     try:
         import nibabel
     except ImportError:
         raise UnsupportedInputError(f"{path}: reading NIfTI needs nibabel; pip install ctmar[nifti].") from None
-    try:
-        volume = nibabel.as_closest_canonical(nibabel.load(path))
-    except nibabel.filebasedimages.ImageFileError:
-        raise UnsupportedInputError(f"{path}: no readable NIfTI file; export it again.") from None
-    return np.asarray(volume.dataobj, np.float32)[::-1, ::-1].T
+    volume = nibabel.as_closest_canonical(nibabel.load(path))
+    width_mm, height_mm = (float(step) for step in volume.header.get_zooms()[:2])
+    return np.asarray(volume.dataobj, np.float32)[::-1, ::-1].T, (height_mm, width_mm)

@@ -24,13 +24,14 @@ from ctmar.files import refuse_existing, replacing
 from ctmar.methods import Correction
 from ctmar.metrics import body_mask
 from ctmar.segmentation import dilate, metal_mask
+from ctmar.shapes import read_shapes
 from ctmar.sources import Screened, find_slices, screen
 from data_sim.acquisition import ScanSettings
 from data_sim.field_of_view import narrowed
 from data_sim.geometry import FanArc, FanFlat, Geometry, Parallel
-from data_sim.implants import IMPLANTS
+from data_sim.implants.own import Shape
 from data_sim.materials import METALS
-from data_sim.placement import place
+from data_sim.placement import IMPLANTS, OWN, place
 from data_sim.projection import Projector
 from data_sim.scanner import simulate_slices
 from data_sim.units import MU_WATER_PER_MM
@@ -65,7 +66,9 @@ class SimulationSettings:
     cases, seed
         How many, and what they are drawn from.
     implants, materials
-        Families (`data_sim.implants.IMPLANTS`) and metals (`data_sim.materials.METALS`) to draw from.
+        Families (`data_sim.placement.IMPLANTS`) and metals (`data_sim.materials.METALS`) to draw from.
+    shapes
+        Masks of the user's own metal, see `ctmar.shapes`; where there are any, the family "own" is drawn too.
     scan
         Tube, photons and detector.
     geometry, views, bins
@@ -79,8 +82,9 @@ class SimulationSettings:
 
     cases: int = 100
     seed: int = 0
-    implants: tuple[str, ...] = IMPLANTS
+    implants: tuple[str, ...] = tuple(IMPLANTS)
     materials: tuple[str, ...] = ("ti", "fe", "cu", "au")
+    shapes: tuple[str, ...] = ()
     scan: ScanSettings = field(default_factory=ScanSettings)
     geometry: Literal["arc", "flat", "parallel"] = "arc"
     views: int | None = None
@@ -94,7 +98,7 @@ class SimulationSettings:
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
         for what, names, known in (
-            ("implant", self.implants, IMPLANTS),
+            ("implant", self.implants, (*IMPLANTS, *([OWN] if self.shapes else []))),
             ("material", self.materials, tuple(METALS)),
         ):
             if not names:
@@ -107,6 +111,11 @@ class SimulationSettings:
         if self.arc_deg == 180 and self.geometry != "parallel":
             raise ValueError("arc_deg 180 is for parallel beams: fans turn once")
         self.scan.beam(self.scanner())
+
+    @property
+    def families(self) -> tuple[str, ...]:
+        """What to draw from: the implants, and the user's own shapes where there are any."""
+        return tuple(dict.fromkeys((*self.implants, *([OWN] if self.shapes else []))))
 
     def scanner(self) -> Geometry:
         """The geometry that these settings describe."""
@@ -171,11 +180,12 @@ def simulate(
     tell = progress or (lambda *_: None)
     text = _settings_text(sources, settings)
     _check_output(out, text, resume=resume)
+    shapes = read_shapes(settings.shapes)
     tell("reading headers", 0, 1)
     slices, skipped = find_slices(sources)
     tell("reading headers", 1, 1)
     screened = []
-    for result in _each(screen, slices, workers):
+    for result in _each(partial(screen, names=settings.families, shapes=shapes), slices, workers):
         screened.append(result)
         tell("screening slices", len(screened), len(slices))
     skipped += [(s.slice.name, s.reason) for s in screened if s.reason]
@@ -188,7 +198,7 @@ def simulate(
     done = len(planned) - len(missing)
     failed: list[tuple[str, str]] = []
     tell("simulating cases", done, len(planned))
-    work = partial(_simulate_batch, out=out, settings=settings, device=device)
+    work = partial(_simulate_batch, out=out, settings=settings, shapes=shapes, device=device)
     batches = list(_batches(missing))
     for batch, problems in zip(batches, _each(work, batches, workers), strict=True):
         failed += problems
@@ -213,9 +223,9 @@ def plan(screened: Sequence[Screened], settings: SimulationSettings) -> list[Pla
     for candidate in screened:
         for implant in candidate.implants:
             fitting[implant][candidate.patient].append(candidate)
-    implants = [name for name in settings.implants if name in fitting]
+    implants = [name for name in settings.families if name in fitting]
     if not implants:
-        raise NoUsableSeriesError(f"none of the slices has room for any of: {', '.join(settings.implants)}.")
+        raise NoUsableSeriesError(f"none of the slices has room for any of: {', '.join(settings.families)}.")
     planned = []
     for number in range(1, settings.cases + 1):
         rng = np.random.default_rng((settings.seed, number, 0))
@@ -228,14 +238,17 @@ def plan(screened: Sequence[Screened], settings: SimulationSettings) -> list[Pla
 
 
 def _simulate_batch(
-    batch: Sequence[PlannedCase], *, out: Path, settings: SimulationSettings, device: str
+    batch: Sequence[PlannedCase], *, out: Path, settings: SimulationSettings, shapes: Sequence[Shape], device: str
 ) -> list[tuple[str, str]]:
     """Simulate cases that share a grid and write them; returns (name, reason) of those that failed."""
     ready, failed = [], []
     for case in batch:
         image_hu, grid, patient = case.screened.slice.load()
         rng = np.random.default_rng((settings.seed, case.number, 1))
-        tries = (place(case.implant, image_hu, grid, rng, settings.materials) for _ in range(_PLACEMENT_ATTEMPTS))
+        tries = (
+            place(case.implant, image_hu, grid, rng, settings.materials, shapes=shapes)
+            for _ in range(_PLACEMENT_ATTEMPTS)
+        )
         pieces = next((found for found in tries if found is not None), None)
         if pieces is None:
             failed.append((case.name, f"no place for the implant {case.implant} in this slice"))

@@ -18,8 +18,9 @@ from ctmar.errors import CtmarError, NoUsableSeriesError, UnsupportedInputError
 from ctmar.metrics import body_mask
 from ctmar.segmentation import metal_mask
 from data_sim.geometry import ImageGrid
+from data_sim.implants.own import Shape
 from data_sim.phantom import REGIONS, phantom_slice
-from data_sim.placement import suitable
+from data_sim.placement import IMPLANTS, suitable
 
 PHANTOM = "phantom"
 PHANTOM_PATIENTS = 6
@@ -29,6 +30,8 @@ PHANTOM_GRIDS = {
     "shoulder": ImageGrid(512, 512, 0.8),
     "jaw": ImageGrid(512, 512, 0.45),
     "head": ImageGrid(512, 512, 0.45),
+    "chest": ImageGrid(512, 512, 0.8),
+    "knee": ImageGrid(512, 512, 0.8),
 }
 
 METAL_FREE_BELOW_HU = 3000.0
@@ -97,8 +100,8 @@ def find_slices(sources: Sequence[str]) -> tuple[list[SourceSlice], list[tuple[s
     return slices, skipped
 
 
-def screen(source: SourceSlice) -> Screened:
-    """Load a slice and say what it can be used for."""
+def screen(source: SourceSlice, *, names: Sequence[str] = tuple(IMPLANTS), shapes: Sequence[Shape] = ()) -> Screened:
+    """Load a slice and say which of the families of implants it can be used for."""
     try:
         image_hu, grid, patient = source.load()
     except CtmarError as error:
@@ -108,7 +111,7 @@ def screen(source: SourceSlice) -> Screened:
     if body_mask(image_hu).sum() * grid.pixel_mm**2 < _LEAST_BODY_MM2:
         return Screened(source, patient, grid, reason="hardly any patient in it")
     # the same generator for every slice: what fits does not depend on which others there are
-    fitting = suitable(image_hu, grid, np.random.default_rng(0))
+    fitting = suitable(image_hu, grid, np.random.default_rng(0), names=names, shapes=shapes)
     return Screened(source, patient, grid, tuple(fitting), "" if fitting else "no implant fits")
 
 

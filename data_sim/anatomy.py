@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage as ndi
 
 from data_sim.geometry import ImageGrid
+from data_sim.morphology import depth_mm, elongation, grown, shrunk
 
 Mask = NDArray[np.bool_]
 Image = NDArray[np.float32]
@@ -25,40 +26,22 @@ BONE_HU = 200.0
 DENSE_HU = 1200.0
 
 
-def grown(mask: Mask, radius_mm: float, pixel_mm: float) -> Mask:
-    """Dilation with a disc, by distance so that large radii cost no more than small ones."""
-    if not mask.any():
-        return mask.copy()
-    return np.asarray(ndi.distance_transform_edt(~mask) * pixel_mm <= radius_mm)
-
-
-def shrunk(mask: Mask, radius_mm: float, pixel_mm: float) -> Mask:
-    """Erosion with a disc; what lies outside the image does not erode."""
-    return ~grown(~mask, radius_mm, pixel_mm)
-
-
-def depth_mm(mask: Mask, pixel_mm: float) -> NDArray[np.float64]:
-    """Distance in mm of each pixel of a mask to the mask's outside."""
-    return np.asarray(ndi.distance_transform_edt(mask)) * pixel_mm
-
-
 def body_mask(image_hu: Image, grid: ImageGrid) -> Mask:
-    """The patient without the table: the largest piece above -300 HU, filled.
+    """The patient without the table: the largest piece above -300 HU, filled, and others like it (a second leg).
 
-    Pieces are cut apart where they meet by less than 8 mm, which takes off the table and clothes.
+    Pieces are cut apart where they meet by less than 8 mm, which takes off the table and clothes. One like the
+    largest has at least 0.6 of its area and 1 cm2 of bone, which the table lacks.
     """
     tissue = np.asarray(image_hu) > BODY_HU
     core, count = ndi.label(shrunk(tissue, 4.0, grid.pixel_mm))
     if not count:
         return np.zeros(grid.shape, bool)
-    largest = core == 1 + int(np.argmax(np.bincount(core.ravel())[1:]))
-    return np.asarray(ndi.binary_fill_holes(tissue & grown(largest, 4.5, grid.pixel_mm)))
-
-
-def _elongation(mask: Mask) -> float:
-    """Ratio of a mask's longest to its shortest principal spread: 1 for a disc."""
-    spread = np.linalg.eigvalsh(np.cov(np.nonzero(mask)))
-    return float(np.sqrt(spread[1] / max(spread[0], 1e-9)))
+    sizes = np.bincount(core.ravel())[1:]
+    bone = np.bincount(core[np.asarray(image_hu) > BONE_HU], minlength=count + 1)[1:]
+    patient = (sizes >= 0.6 * sizes.max()) & (bone * grid.pixel_mm**2 > 100)
+    patient[np.argmax(sizes)] = True
+    kept = np.concatenate([[False], patient])[core]
+    return np.asarray(ndi.binary_fill_holes(tissue & grown(kept, 4.5, grid.pixel_mm)))
 
 
 @dataclass(frozen=True)
@@ -174,13 +157,16 @@ class Anatomy:
     def _vertebra(self, gap_mm: float) -> Vertebra | None:
         """A canal of 60 to 700 mm2 of soft tissue that bone surrounds, gaps up to twice `gap_mm` closed.
 
-        A vertebral body must lie before it. Several holes may qualify (foramina): the canal is large and near
-        the middle.
+        A vertebral body must lie before it and cortex around it (a heart full of contrast has none), in the back
+        0.56 of the body. Several holes may qualify (foramina): the canal is large and near the middle.
         """
         pixel = self.grid.pixel_mm
         closed = shrunk(grown(self.bone, gap_mm, pixel), gap_mm, pixel) | self.bone
         holes, _ = ndi.label(ndi.binary_fill_holes(closed) & ~closed)
-        middle = (self.extent_mm[0] + self.extent_mm[1]) / 2
+        left_mm, right_mm, low_mm, high_mm = self.extent_mm
+        middle = (left_mm + right_mm) / 2
+        # Behind the sacrum's and coccyx's small bodies a trunk has no room for screws; necks have small ones.
+        least_radius = 9.5 if self.width_mm > 260 else 6.0
         best: tuple[float, Vertebra] | None = None
         for index, box in enumerate(ndi.find_objects(holes), start=1):
             canal = holes[box] == index
@@ -193,11 +179,24 @@ class Anatomy:
             half_width, half_height = canal.shape[1] * pixel / 2, canal.shape[0] * pixel / 2
             radius = self._body_radius(x, y + half_height)
             score = area - 5 * abs(x - middle)
-            if abs(x - middle) > 0.15 * self.width_mm or radius < 6 or (best and best[0] >= score):
+            if abs(x - middle) > 0.15 * self.width_mm or radius < least_radius or (best and best[0] >= score):
+                continue
+            if y > low_mm + 0.56 * (high_mm - low_mm) or not self._has_cortex(canal, box):
                 continue
             whole = gap_mm < 5
             best = score, Vertebra(holes == index, x, y, half_width, half_height, radius, whole)
         return best[1] if best else None
+
+    def _has_cortex(self, canal: Mask, box: tuple[slice, slice]) -> bool:
+        """Whether a sixth of the 4 mm around a hole exceeds 340 HU."""
+        pixel = self.grid.pixel_mm
+        rim = int(np.ceil(4.0 / pixel))
+        wide = tuple(slice(max(0, s.start - rim), s.stop + rim) for s in box)
+        inner = np.zeros(self.smooth_hu[wide].shape, bool)
+        row, col = box[0].start - wide[0].start, box[1].start - wide[1].start
+        inner[row : row + canal.shape[0], col : col + canal.shape[1]] = canal
+        around = grown(inner, 4.0, pixel) & ~inner
+        return float(np.percentile(self.smooth_hu[wide][around], 84)) > 340
 
     def _body_radius(self, x_mm: float, y_mm: float) -> float:
         """Radius of the largest circle in spongy bone (above 90 HU) within 25 mm before (x, y)."""
@@ -230,7 +229,7 @@ class Anatomy:
         around = solid & ((x - head.x_mm) ** 2 + (y - head.y_mm) ** 2 < (1.6 * head.radius_mm) ** 2)
         middle = (self.extent_mm[0] + self.extent_mm[1]) / 2
         sacrum = self.whole_bone & (np.abs(x - middle) < 25) & (y < head.y_mm - 5)
-        return head if _elongation(around) < 1.5 and sacrum.sum() * pixel**2 < 350 else None
+        return head if elongation(around) < 1.5 and sacrum.sum() * pixel**2 < 350 else None
 
     def _femoral_shaft(self, zone: Mask) -> RoundBone | None:
         """Largest bone that stands alone and is round: 12 to 25 mm in radius, marrow filled in."""
@@ -247,7 +246,7 @@ class Anatomy:
                 continue
             # Kidneys full of contrast are as round, but have no cortex.
             cortex = np.percentile(self.smooth_hu[labels == index], 90) > 500
-            if cortex and part.sum() * pixel**2 < 2.4 * np.pi * radius**2 and _elongation(part) < 2.0:
+            if cortex and part.sum() * pixel**2 < 2.4 * np.pi * radius**2 and elongation(part) < 2.0:
                 best = RoundBone(*self.xy(row, col), radius)
         return best
 
@@ -284,21 +283,32 @@ class Anatomy:
     def trachea(self) -> bool:
         """Whether a round airway of 60 to 700 mm2 lies near the midline, at most 30 mm before the spine.
 
-        Bowel gas, which looks the same, lies farther from the spine or off the midline.
+        Bowel gas, which looks the same, lies farther from the spine or off the midline; where no lungs show in the
+        back half, the airway must be at most 400 mm2 and hold more than half of all air.
         """
+        return self.airway_mm2 > 0
+
+    @cached_property
+    def airway_mm2(self) -> float:
+        """Area of the airway of `trachea`; 0 where there is none."""
         x, y = self.grid.x_mm(), self.grid.y_mm()
+        low_mm, high_mm = self.extent_mm[2:]
+        lungs = self.air[y < (low_mm + high_mm) / 2].sum() > 0.01 * self.body.sum()
+        total = self.air.sum() * self.grid.pixel_mm**2
         labels, _ = ndi.label(self.air)
         for index, box in enumerate(ndi.find_objects(labels), start=1):
             part = labels[box] == index
-            area = part.sum() * self.grid.pixel_mm**2
+            area = float(part.sum() * self.grid.pixel_mm**2)
             centre = float(x[box[1]].mean())
             compact = part.sum() / part.size > 0.55 and 0.4 < part.shape[0] / part.shape[1] < 2.5
             if not (60 < area < 700 and compact and abs(centre - self.midline_mm) < 20):
                 continue
+            if not lungs and not (area < 400 and area > 0.5 * total):
+                continue
             behind = self.bone[:, np.abs(x - centre) < 10].any(axis=1) & (y < y[box[0]][-1])
             if behind.any() and y[box[0]][-1] - y[behind].max() < 30:
-                return True
-        return False
+                return area
+        return 0.0
 
     @cached_property
     def shoulder_bones(self) -> list[Mask]:
@@ -326,7 +336,7 @@ class Anatomy:
 
     @cached_property
     def teeth(self) -> list[XY]:
-        """Centres of teeth: dense spots at least 4 mm thick in the front 0.3 of a head of 100 to 230 mm.
+        """Centres of teeth: dense spots at least 3 mm thick in the front 0.3 of a head of 100 to 230 mm.
 
         Enamel must show (1700 HU somewhere, 1500 HU in each tooth): the cortex of a jaw does not reach that.
         """
@@ -340,7 +350,7 @@ class Anatomy:
             return []
         depth = ndi.gaussian_filter(depth_mm(hu > DENSE_HU, pixel), 0.5 / pixel)
         window = 2 * int(np.ceil(2.0 / pixel)) + 1
-        peaks = (depth == ndi.maximum_filter(depth, size=window)) & (depth > 1.9)
+        peaks = (depth == ndi.maximum_filter(depth, size=window)) & (depth > 1.4)
         peaks &= ndi.maximum_filter(hu, size=window) > 1500
         return [self.xy(r, c) for r, c in zip(*np.nonzero(peaks), strict=True)]
 

@@ -258,10 +258,10 @@ def simulate_slices(
 
 def _split_bins(geometry: Geometry, parts: int) -> Geometry:
     """The same detector with every bin cut into equal parts."""
-    finer = replace(geometry, bins=geometry.bins * parts, bin_offset=geometry.bin_offset * parts)
-    if isinstance(finer, FanArc):
-        return replace(finer, bin_pitch_rad=finer.bin_pitch_rad / parts)
-    return replace(finer, bin_pitch_mm=finer.bin_pitch_mm / parts)
+    pitch = "bin_pitch_rad" if isinstance(geometry, FanArc) else "bin_pitch_mm"
+    values = {"bins": geometry.bins * parts, "bin_offset": geometry.bin_offset * parts}
+    finer: Geometry = replace(geometry, **values, **{pitch: getattr(geometry, pitch) / parts})  # type: ignore[arg-type]
+    return finer
 
 
 def _sample_at(

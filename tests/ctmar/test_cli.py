@@ -598,3 +598,27 @@ def test_evaluate_nothing(run, tmp_path):
         check_refusal(result, 3, name)
     check_refusal(run("evaluate", tmp_path / "db", "--out", tmp_path / "out", "--model", "none"), 7, "none")
     assert tree(tmp_path) == before
+
+
+# --- a user's own shapes --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shapes", "code", "word"),
+    [
+        ("none.png:0.7", 2, "no such mask"),
+        ("sizeless.npy", 2, "says no pixel size"),
+        ("damaged.mat", 6, "no readable mask"),
+    ],
+)
+def test_shapes_that_cannot_be_used(tmp_path, run, shapes, code, word):
+    np.save(tmp_path / "sizeless.npy", np.ones((4, 4)))
+    (tmp_path / "damaged.mat").write_bytes(b"MATLAB 5.0 MAT-file" + bytes(200))
+    result = run("simulate", "phantom", "--out", tmp_path / "db", "--shapes", tmp_path / shapes)
+    check_refusal(result, code, word, shapes.partition(":")[0])
+    assert not (tmp_path / "db").exists()
+
+
+def test_the_family_own_needs_shapes(tmp_path, run):
+    result = run("simulate", "phantom", "--out", tmp_path / "db", "--implants", "own")
+    check_refusal(result, 2, "unknown implant 'own'")

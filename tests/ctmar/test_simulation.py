@@ -86,6 +86,7 @@ def test_scanners_by_name():
         ({"seed": -1}, "seed must not be negative"),
         ({"implants": ("hip", "nose")}, "unknown implant 'nose'"),
         ({"implants": ()}, "at least one implant"),
+        ({"implants": ("own",)}, "unknown implant 'own'"),
         ({"materials": ("unobtainium",)}, "unknown material"),
         ({"materials": ()}, "at least one material"),
         ({"views": 0}, "views must be positive"),
@@ -299,7 +300,7 @@ def test_resuming_what_never_began(tmp_path):
 def test_cases_that_find_no_place_are_listed_and_tried_again(database, tmp_path, monkeypatch):
     calls = []
 
-    def place(name, image_hu, grid, rng, materials):
+    def place(name, image_hu, grid, rng, materials, shapes):
         calls.append(name)
         return None
 
@@ -337,6 +338,32 @@ def test_sources_without_slices_write_no_database(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(NoUsableSeriesError):
         simulate([str(tmp_path / "empty")], tmp_path / "db", SETTINGS)
+
+
+# --- the user's own shapes ------------------------------------------------------------------------
+
+
+def test_shapes_add_the_family_own():
+    assert SimulationSettings(implants=("hip",)).families == ("hip",)
+    for implants in (("hip",), ("hip", "own"), ("own", "hip")):
+        assert set(SimulationSettings(implants=implants, shapes=("a.png:1",)).families) == {"hip", "own"}
+    assert SimulationSettings(implants=("own",), shapes=("a.png:1",)).families == ("own",)
+
+
+def test_a_case_of_the_users_own_shape(tmp_path):
+    mask = np.zeros((20, 30), bool)
+    mask[5:15, 3:27] = True
+    np.save(tmp_path / "bar.npy", mask)
+    settings = replace(SETTINGS, cases=1, implants=("own",), shapes=(f"{tmp_path}/bar.npy:1.0",), materials=("fe",))
+    result = simulate(["phantom"], tmp_path / "db", settings, device="cpu")
+    assert result.cases == ("case-000001",)
+    case = read_case(tmp_path / "db" / "case-000001.h5")
+    assert (case.implant, case.material) == ("own", "fe")
+    # a bar of 24 x 10 mm, and at most 3 pixels of 2.9 mm of bright edge all around it
+    assert 0.7 * 24 * 10 <= case.mask_metal.sum() * case.grid.pixel_mm**2 < (24 + 17.4) * (10 + 17.4)
+    with pytest.raises(UsageError, match="no such mask"):
+        simulate(["phantom"], tmp_path / "no", replace(settings, shapes=("nowhere.npy:1.0",)))
+    assert not (tmp_path / "no").exists()
 
 
 @pytest.mark.slow

@@ -131,7 +131,7 @@ def test_pixels_that_are_not_square_are_left_out(tmp_path):
 
 def test_sources_add_up(tmp_path, small_phantom):
     write_ct_series(tmp_path, ramp_hu(2))
-    assert len(find_slices([str(tmp_path), "phantom"])[0]) == 2 + 16
+    assert len(find_slices([str(tmp_path), "phantom"])[0]) == 2 + 2 * 2 * len(REGIONS)
 
 
 def test_sources_that_are_not_there(tmp_path):

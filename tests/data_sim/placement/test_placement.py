@@ -9,17 +9,17 @@ from scipy import ndimage as ndi
 
 from data_sim.anatomy import Anatomy, body_mask
 from data_sim.geometry import ImageGrid
-from data_sim.implants import IMPLANTS, Implant, coverage, fine_masks
+from data_sim.implants import Implant, coverage, fine_masks
 from data_sim.phantom import phantom_slice
-from data_sim.placement import place, suitable
+from data_sim.placement import IMPLANTS, place, suitable
 
 WIDE, HEAD = ImageGrid(256, 256, 1.6), ImageGrid(256, 256, 0.9)
 METALS = ("ti", "fe", "cu", "au")
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 def phantom(region: str, seed: int = 0) -> tuple[np.ndarray, ImageGrid]:
-    grid = WIDE if region in ("pelvis", "shoulder") else HEAD
+    grid = HEAD if region in ("jaw", "head") else WIDE
     return phantom_slice(region, grid=grid, seed=seed), grid
 
 
@@ -37,8 +37,22 @@ def disc_image(grid: ImageGrid, radius_mm: float, hu: float = 0.0) -> np.ndarray
     ("name", "region"),
     [
         ("hip", "pelvis"),
+        ("hips", "pelvis"),
+        ("knee", "knee"),
         ("shoulder", "shoulder"),
+        ("shoulder-screws", "shoulder"),
+        ("shoulder-joint", "shoulder"),
+        ("plate", "shoulder"),
+        ("plate", "head"),
         ("dental", "jaw"),
+        ("fillings", "jaw"),
+        ("dental-implant", "jaw"),
+        ("head-clip", "head"),
+        ("coil", "head"),
+        ("sternum", "chest"),
+        ("pacemaker", "chest"),
+        ("port", "chest"),
+        ("marker", "pelvis"),
         ("spine", "shoulder"),
         ("spine", "jaw"),
         ("clip", "head"),
@@ -103,7 +117,7 @@ def test_clips_avoid_bone_and_air() -> None:
         assert values.min(initial=0) > -100
 
 
-@pytest.mark.parametrize("name", ["hip", "shoulder", "dental", "spine"])
+@pytest.mark.parametrize("name", sorted(set(IMPLANTS) - {"clip", "marker", "random"}))
 def test_uniform_water_has_no_such_anatomy(name: str) -> None:
     assert place(name, disc_image(WIDE, 150), WIDE, np.random.default_rng(0), METALS) is None
     assert place(name, disc_image(HEAD, 90), HEAD, np.random.default_rng(0), METALS) is None
@@ -118,12 +132,16 @@ def test_empty_air_has_no_place(name: str) -> None:
 def test_suitable_tells_regions_apart() -> None:
     found = {
         region: set(suitable(*phantom(region), np.random.default_rng(0)))
-        for region in ("pelvis", "shoulder", "jaw", "head")
+        for region in ("pelvis", "shoulder", "jaw", "head", "chest", "knee")
     }
-    assert found["pelvis"] == {"hip", "clip", "random"}
-    assert found["shoulder"] == {"shoulder", "spine", "clip", "random"}
-    assert found["jaw"] == {"dental", "spine", "clip", "random"}
-    assert found["head"] == {"clip", "random"}
+    shoulder = {"shoulder", "shoulder-screws", "shoulder-joint", "plate", "spine", "clip", "random"}
+    assert found["pelvis"] == {"hip", "hips", "clip", "marker", "random"}
+    assert shoulder <= found["shoulder"] <= shoulder | {"pacemaker", "port", "marker"}
+    assert found["jaw"] == {"dental", "fillings", "dental-implant", "spine", "clip", "random"}
+    assert found["head"] == {"plate", "clip", "head-clip", "coil", "random"}
+    assert found["chest"] == {"sternum", "pacemaker", "port", "spine", "clip", "marker", "random"}
+    assert found["knee"] == {"knee", "clip", "random"}
+    assert set.union(*found.values()) == set(IMPLANTS)
 
 
 def test_seed_decides() -> None:
@@ -148,7 +166,7 @@ def test_table_is_not_body() -> None:
 def test_caller_mistakes() -> None:
     image, rng = np.zeros(WIDE.shape, np.float32), np.random.default_rng(0)
     with pytest.raises(ValueError, match="unknown implant"):
-        place("knee", image, WIDE, rng, METALS)
+        place("nose", image, WIDE, rng, METALS)
     with pytest.raises(ValueError, match="at least one material"):
         place("hip", image, WIDE, rng, ())
     with pytest.raises(ValueError, match="grid"):

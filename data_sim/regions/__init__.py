@@ -1,0 +1,1 @@
+"""The regions of the phantom, each painted onto a canvas."""
