@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,8 +84,10 @@ def _root(
 
 @app.command()
 def simulate(
-    source: Annotated[list[str], typer.Argument(help="DICOM folder, file or zip, NIfTI, or the word: phantom.")],
     out: Annotated[Path, typer.Option(help="Folder for the database.")],
+    source: Annotated[
+        list[str] | None, typer.Argument(help="DICOM folder, file or zip, NIfTI, or the word: phantom.")
+    ] = None,
     cases: Annotated[int | None, typer.Option(help="How many cases [100].")] = None,
     seed: Annotated[int | None, typer.Option(help="What everything is drawn from [0].")] = None,
     implants: Annotated[str | None, typer.Option(help="hip,shoulder,dental,spine,clip,random [all].")] = None,
@@ -94,33 +97,55 @@ def simulate(
     geometry: Annotated[str | None, typer.Option(help="arc, flat or parallel [arc].")] = None,
     views: Annotated[int | None, typer.Option(help="Views per scan [984; 720 for parallel].")] = None,
     bins: Annotated[int | None, typer.Option(help="Detector bins [920; 736 for parallel].")] = None,
-    config: Config = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings, or the simulation.toml of a database; flags win.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Complete a database that was interrupted.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only draw the first cases into DB/planned.png; scan nothing.")
+    ] = False,
+    dicom: Annotated[bool, typer.Option("--dicom", help="Write every case as DICOM series, too.")] = False,
     device: Device = "auto",
 ) -> None:
     """Put metal into clean CT slices and scan them: a database for training and evaluation.
 
     Example: `ctmar simulate clean-ct/ --out db --cases 100 --seed 1`
     """
-    from ctmar.config import load_toml, settings_from
+    from ctmar.config import load_toml
     from ctmar.console import note, progress_bar, warn
-    from ctmar.simulation import SimulationSettings
+    from ctmar.simulation import PLANNED_SHEET
+    from ctmar.simulation import preview as look
     from ctmar.simulation import simulate as run
+    from ctmar.simulation_settings import read_request
 
-    values = load_toml(config) if config else {}
-    if not isinstance(values.get("scan", {}), dict):
-        raise UsageError(f"{config}: scan must be a table, [scan].")
-    scan = {**values.pop("scan", {}), **_given(kvp=kvp, photons=photons)}
     overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins)
     overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
-    settings = settings_from(SimulationSettings, {**values, "scan": scan}, overrides=overrides, origin="simulation")
+    values = load_toml(config) if config else {}
+    sources, settings = read_request(
+        values, sources=source or [], overrides=overrides, scan=_given(kvp=kvp, photons=photons)
+    )
+    made_by = values.get("version", __version__)
+    if made_by != __version__:
+        warn(f"{config}: was made by ctmar {made_by}, this is {__version__}; cases may differ.")
+    if preview and (resume or dicom):
+        raise UsageError("--preview scans nothing: give it without --resume and --dicom.")
     _check_device(device)
-    for one in source:
+    for one in sources:
         _keep_source(Path(one), out)
     with progress_bar() as bar:
-        result = run(source, out, settings, workers=workers, resume=resume, device=device, progress=bar)
-    note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
+        if preview:
+            result = look(sources, out, settings, workers=workers, progress=bar)
+        else:
+            result = run(
+                sources, out, settings, workers=workers, resume=resume, dicom=dicom, device=device, progress=bar
+            )
+    if preview:
+        note(f"{out / PLANNED_SHEET}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out:")
+        for reason, count in Counter(reason for _, reason in result.skipped).most_common(10):
+            note(f"  {count} x {reason}")
+    else:
+        note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
     for name, reason in result.failed:
         warn(f"{name}: {reason}")
     if result.failed:

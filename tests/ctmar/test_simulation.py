@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ctmar import simulation, sources
+from ctmar import planning, sources
+from ctmar.case_maker import STORED_IMAGES
 from ctmar.database import list_cases, read_case, read_index
 from ctmar.errors import NoUsableSeriesError, OutputExistsError, UsageError
-from ctmar.simulation import STORED_IMAGES, SimulationSettings, plan, simulate
-from ctmar.sources import Screened, SourceSlice
+from ctmar.planning import plan
+from ctmar.screening import Screened
+from ctmar.simulation import simulate
+from ctmar.simulation_settings import SimulationSettings
+from ctmar.sources import SourceSlice
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc, FanFlat, ImageGrid, Parallel
 from data_sim.phantom import phantom_slice
@@ -299,7 +303,7 @@ def test_cases_that_find_no_place_are_listed_and_tried_again(database, tmp_path,
 
     out = tmp_path / "db"
     with monkeypatch.context() as patch:
-        patch.setattr(simulation, "place", place)
+        patch.setattr(planning, "place", place)
         result = simulate(["phantom"], out, SETTINGS, device="cpu")
     assert result.cases == ()
     assert [name for name, _ in result.failed] == ["case-000001", "case-000002"]
