@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -51,7 +52,7 @@ def main() -> None:
         fail(str(error))
         sys.exit(error.exit_code)
     except _Stopped as stopped:
-        fail("interrupted; no half-written file was left behind.")
+        fail("interrupted; no half-written file was left behind. simulate and train go on with --resume.")
         sys.exit(128 + int(stopped.args[0]))
     except OSError as error:
         if "CTMAR_DEBUG" in os.environ:
@@ -59,7 +60,8 @@ def main() -> None:
         while not error.strerror and isinstance(error.__cause__, OSError):
             error = error.__cause__  # pydicom raises its own, which says nothing but the name of an attribute
         what = f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
-        fail(f"{what}; no half-written file was left behind.")
+        room = " Make room, then repeat the command (simulate and train: with --resume)." if _is_full(error) else ""
+        fail(f"{what}; no half-written file was left behind.{room}")
         sys.exit(1)
     except Exception as error:
         if "CTMAR_DEBUG" in os.environ:
@@ -71,6 +73,10 @@ def main() -> None:
         where = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
         fail(f"internal error ({type(error).__name__} at {where}); set CTMAR_DEBUG=1 for the traceback.")
         sys.exit(1)
+
+
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @app.callback(invoke_without_command=True)
@@ -142,7 +148,7 @@ def simulate(
             )
     if preview:
         note(f"{out / PLANNED_SHEET}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out:")
-        for reason, count in Counter(reason for _, reason in result.skipped).most_common(10):
+        for reason, count in Counter(reason.split(" (")[0] for _, reason in result.skipped).most_common(10):
             note(f"  {count} x {reason}")
     else:
         note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")

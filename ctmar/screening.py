@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ctmar.errors import CtmarError
-from ctmar.metrics import body_mask
+from ctmar.metrics import BODY_ABOVE_HU, body_mask
 from ctmar.segmentation import metal_mask
 from ctmar.sources import SourceSlice
 from data_sim.geometry import ImageGrid
@@ -66,23 +66,23 @@ def why_not(image_hu: NDArray[np.float32], grid: ImageGrid) -> str:
     if body.sum() * grid.pixel_mm**2 < _LEAST_BODY_MM2:
         return "hardly any patient in it"
     if 2 * ndimage.distance_transform_edt(np.pad(body, 1)).max() * grid.pixel_mm < _LEAST_THICKNESS_MM:
-        return f"no patient, only things less than {_LEAST_THICKNESS_MM:g} mm thick (a table)"
+        return f"no patient, only things less than {_LEAST_THICKNESS_MM:g} mm thick, as a table is"
     cut_off = cut_off_share(image_hu, body)
     if cut_off > MOST_CUT_OFF:
-        return f"the patient is cut off: {cut_off:.0%} of the outline is the edge of the field of view"
+        return f"the patient is cut off by the edge of the field of view ({100 * cut_off:.0f} % of the outline)"
     return ""
 
 
 def cut_off_share(image_hu: NDArray[np.float32], body: NDArray[np.bool_]) -> float:
     """Share of the body's outline that lies on the edge of the field of view, 0..1.
 
-    The field is the circle in the image where everything outside of it has one value, else the whole image.
+    The field is the circle in the image where everything outside of it has one value (padding), else the whole image.
     """
     rows, cols = image_hu.shape
     y, x = np.ogrid[:rows, :cols]
     circle = np.hypot(y - (rows - 1) / 2, x - (cols - 1) / 2) <= min(rows, cols) / 2
     corners = image_hu[~circle]
-    field = circle if corners.size and np.ptp(corners) == 0 else np.ones_like(circle)
+    field = circle if corners.size and corners.min() == corners.max() < BODY_ABOVE_HU else np.ones_like(circle)
     outline = _rim(body)
     return int(np.count_nonzero(outline & _rim(field))) / max(1, int(np.count_nonzero(outline)))
 
@@ -98,7 +98,7 @@ def without_neighbours_of_metal(screened: Sequence[Screened]) -> list[Screened]:
         found = one
         gaps = [abs(found.slice.z_mm - z) for z in metal_mm.get(found.slice.series, ())]
         if not found.reason and gaps and min(gaps) <= METAL_REACH_MM:
-            found = replace(one, implants=(), reason=f"metal {min(gaps):.1f} mm away in the same series")
+            found = replace(one, implants=(), reason=f"metal in a slice nearby ({min(gaps):.1f} mm)")
         result.append(found)
     return result
 

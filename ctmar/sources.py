@@ -81,7 +81,7 @@ def find_slices(sources: Sequence[str]) -> tuple[list[SourceSlice], list[tuple[s
                 seen.add(key)
                 slices.append(found)
     if not slices:
-        counted = Counter(reason.split(" as ")[0] for _, reason in skipped).most_common(3)
+        counted = Counter(reason.split(" (")[0] for _, reason in skipped).most_common(3)
         why = f" ({'; '.join(f'{count} x {reason}' for reason, count in counted)})" if counted else ""
         raise NoUsableSeriesError(
             f"{', '.join(sources)}: no axial CT slice found{why}; give DICOM, NIfTI or the word {PHANTOM}."

@@ -85,6 +85,7 @@ def _dataset(
     ds.PatientID = case.patient
     ds.PatientName = f"Simulated^{case.patient}"
     ds.PatientSex = ""
+    ds.Laterality = ""
     ds.StudyID = str(int(name.rpartition("-")[2]))
     ds.SeriesNumber = number
     ds.StudyDescription = f"ctmar simulation, {name}"
@@ -106,6 +107,6 @@ def _dataset(
         delattr(ds, f"{event}Date")
         delattr(ds, f"{event}Time")
     if mask:
-        ds.RescaleType = "US"
+        ds.RescaleType = "US"  # unspecified
         ds.WindowCenter, ds.WindowWidth = 0.5, 1
     return ds
