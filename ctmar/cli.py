@@ -6,7 +6,6 @@ import errno
 import os
 import signal
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,6 +123,7 @@ def simulate(
     from ctmar.simulation import preview as look
     from ctmar.simulation import simulate as run
     from ctmar.simulation_settings import read_request
+    from ctmar.sources import counted
 
     overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins)
     overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
@@ -147,9 +147,9 @@ def simulate(
                 sources, out, settings, workers=workers, resume=resume, dicom=dicom, device=device, progress=bar
             )
     if preview:
-        note(f"{out / PLANNED_SHEET}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out:")
-        for reason, count in Counter(reason.split(" (")[0] for _, reason in result.skipped).most_common(10):
-            note(f"  {count} x {reason}")
+        note(f"{out / PLANNED_SHEET}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out.")
+        for line in counted([reason for _, reason in result.skipped], most=10):
+            note(f"  {line}")
     else:
         note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
     for name, reason in result.failed:

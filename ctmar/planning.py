@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ctmar.errors import CtmarError, NoUsableSeriesError
 from ctmar.screening import Screened
 from ctmar.simulation_settings import SimulationSettings
+from ctmar.sources import counted
 from data_sim.geometry import ImageGrid
 from data_sim.implants import Implant
 from data_sim.placement import place
@@ -74,9 +75,9 @@ def plan(screened: Sequence[Screened], settings: SimulationSettings) -> list[Pla
             fitting[implant][candidate.patient].append(candidate)
     implants = [name for name in settings.implants if name in fitting]
     if not implants:
-        reasons = sorted({candidate.reason for candidate in screened if candidate.reason})
-        why = f" ({'; '.join(reasons[:3])})" if reasons else ""
-        raise NoUsableSeriesError(f"none of the slices has room for any of: {', '.join(settings.implants)}{why}.")
+        reasons = counted([candidate.reason for candidate in screened if candidate.reason])
+        why = f" Left out: {'; '.join(reasons)}." if reasons else ""
+        raise NoUsableSeriesError(f"none of the slices has room for any of: {', '.join(settings.implants)}.{why}")
     planned = []
     for number in range(1, settings.cases + 1):
         rng = np.random.default_rng((settings.seed, number, 0))

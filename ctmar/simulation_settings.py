@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -63,7 +64,9 @@ class SimulationSettings:
                 raise ValueError(f"at least one {what} is needed: any of {', '.join(known)}")
             for name in names:
                 if name not in known:
-                    raise ValueError(f"unknown {what} {name!r}: expected one of {', '.join(known)}")
+                    near = difflib.get_close_matches(name, known, n=1)
+                    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+                    raise ValueError(f"unknown {what} {name!r}: {hint}")
         self.scanner()
 
     def scanner(self) -> Geometry:

@@ -81,12 +81,18 @@ def find_slices(sources: Sequence[str]) -> tuple[list[SourceSlice], list[tuple[s
                 seen.add(key)
                 slices.append(found)
     if not slices:
-        counted = Counter(reason.split(" (")[0] for _, reason in skipped).most_common(3)
-        why = f" ({'; '.join(f'{count} x {reason}' for reason, count in counted)})" if counted else ""
+        reasons = counted([reason for _, reason in skipped])
+        why = f" ({'; '.join(reasons)})" if reasons else ""
         raise NoUsableSeriesError(
             f"{', '.join(sources)}: no axial CT slice found{why}; give DICOM, NIfTI or the word {PHANTOM}."
         )
     return slices, skipped
+
+
+def counted(reasons: Sequence[str], most: int = 3) -> list[str]:
+    """The commonest reasons for which something was left out, each with its number and without its particulars."""
+    found = Counter(reason.split(" (")[0].rstrip(".") for reason in reasons).most_common(most)
+    return [f"{count} x {reason}" for reason, count in found]
 
 
 def _of_source(source: str, skipped: list[tuple[str, str]]) -> Iterator[tuple[str, SourceSlice]]:

@@ -42,7 +42,7 @@ def test_flags_win():
         ({"sources": ["phantom"], "sead": 3}, "there is no setting 'sead'; did you mean seed"),
         ({"sources": ["phantom"], "scan": {"foton": 3.0}}, "there is no setting 'foton'; did you mean photons"),
         ({"sources": ["phantom"], "cases": "many"}, "cases must be of type int"),
-        ({"sources": ["phantom"], "implants": ["hipp"]}, "unknown implant 'hipp'"),
+        ({"sources": ["phantom"], "implants": ["hipp"]}, r"unknown implant 'hipp': did you mean hip\?"),
         ({"sources": ["phantom"], "geometry": "cone"}, "geometry must be one of arc, flat, parallel"),
     ],
 )
