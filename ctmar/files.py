@@ -23,6 +23,9 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield partial
             partial.replace(path)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk is met by a write, which knows no name
+            raise
         finally:
             partial.unlink(missing_ok=True)
 

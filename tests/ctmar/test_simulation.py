@@ -28,7 +28,7 @@ from data_sim.phantom import phantom_slice
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL
 from data_sim.units import MU_WATER_PER_MM
-from tests.ctmar.dicom.build import write_ct_series
+from tests.ctmar.dicom.build import ct_dataset, save, write_ct_series
 
 GRIDS = {"pelvis": ImageGrid(144, 144, 2.9), "head": ImageGrid(144, 144, 1.6)}
 SETTINGS = SimulationSettings(cases=2, seed=1, implants=("clip",), views=90, bins=230)
@@ -315,19 +315,38 @@ def test_cases_that_find_no_place_are_listed_and_tried_again(database, tmp_path,
 
 
 def test_slices_that_are_no_use_are_listed(tmp_path):
-    """A folder with a pelvis, a slice of air and a text file."""
+    """Beside a pelvis: air, metal and its neighbour, a table, a cut-off patient, a localizer, a reformat, a text."""
     pelvis = phantom_slice("pelvis", grid=GRIDS["pelvis"], seed=0, z_mm=0.0)
-    write_ct_series(tmp_path / "in", np.stack([pelvis, np.full_like(pelvis, -1000)]), pixel_mm=2.9)
-    (tmp_path / "in" / "notes.txt").write_text("hello")
-    result = simulate([str(tmp_path / "in")], tmp_path / "db", replace(SETTINGS, cases=1), device="cpu")
+    air, metal, table = np.full_like(pelvis, -1000), pelvis.copy(), np.full_like(pelvis, -1000)
+    metal[70:74, 70:74] = 3071
+    table[100:107, 10:130] = 50
+    folder = tmp_path / "in"
+    write_ct_series(folder, np.stack([pelvis, air, table]), pixel_mm=2.9, spacing_mm=50)
+    write_ct_series(folder / "b", np.stack([metal, pelvis]), pixel_mm=2.9, spacing_mm=4, series_uid="1.2.826.0.1.5")
+    write_ct_series(folder / "c", pelvis[None, 40:100, 40:100], pixel_mm=2.9, series_uid="1.2.826.0.1.6")
+    localizer, reformat = (ct_dataset(pelvis, series_uid=f"1.2.826.0.1.{k}", pixel_mm=2.9) for k in (7, 8))
+    localizer.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    reformat.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+    save(localizer, folder / "localizer.dcm")
+    save(reformat, folder / "sagittal.dcm")
+    (folder / "notes.txt").write_text("hello")
+    settings = replace(SETTINGS, cases=1)
+    result = simulate([str(folder)], tmp_path / "db", settings, device="cpu")
     assert result.cases == ("case-000001",)
-    reasons = sorted(reason for _, reason in result.skipped)
-    assert len(reasons) == 2
-    assert "hardly any patient in it" in reasons
+    reasons = sorted(reason.split(" (")[0] for _, reason in result.skipped)
+    assert reasons == [
+        "a coronal or sagittal reformat, not an axial image",
+        "a localizer",
+        "hardly any patient in it",
+        "metal in a slice nearby",
+        "metal: values of 3000 HU and above",
+        "no patient, only things less than 30 mm thick, as a table is",
+        "not a DICOM file",
+        "the patient is cut off by the edge of the field of view",
+    ]
     index = read_index(tmp_path / "db")
-    assert len(index) == 3
-    assert sorted(row["left_out"] for row in index[1:]) == reasons
-    assert [row["case"] for row in index] == ["case-000001", "", ""]
+    assert sorted(row["left_out"] for row in index[1:]) == sorted(reason for _, reason in result.skipped)
+    assert [row["case"] for row in index] == ["case-000001", *[""] * 8]
 
 
 def test_sources_without_slices_write_no_database(tmp_path):
