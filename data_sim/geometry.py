@@ -8,7 +8,7 @@ each (view, bin), so that projectors need not know which geometry they serve.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -81,9 +81,15 @@ class _Scan:
     bins: int
     type: ClassVar[str]
 
+    bin_offset: float = field(default=0.0, kw_only=True)
+    """Shift of the detector along its bins, in bins; a quarter doubles the sampling of a full turn."""
+
     def __post_init__(self) -> None:
         for name, value in asdict(self).items():
-            if not (np.isfinite(value) and value > 0):
+            if name == "bin_offset":
+                if not abs(value) < self.bins / 2:
+                    raise ValueError(f"bin_offset must leave the central ray on the detector, not {value}")
+            elif not (np.isfinite(value) and value > 0):
                 raise ValueError(f"{name} must be positive, not {value}")
 
     @property
@@ -101,8 +107,8 @@ class _Scan:
         return np.arange(self.views, dtype=np.float64) * (self.arc_rad / self.views)
 
     def bin_offsets(self) -> NDArray[np.float64]:
-        """Bin positions from the detector centre in units of one bin, shape (bins,)."""
-        return np.arange(self.bins, dtype=np.float64) - (self.bins - 1) / 2
+        """Bin positions from the central ray in units of one bin, shape (bins,)."""
+        return np.arange(self.bins, dtype=np.float64) - (self.bins - 1) / 2 + self.bin_offset
 
     def line_coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Theta (rad) and s (mm) of every ray, each (views, bins); rays run along (sin theta, -cos theta)."""
@@ -115,8 +121,11 @@ class _Scan:
         return float(min(-s_mm[0], s_mm[-1]))
 
     def to_dict(self) -> dict[str, Any]:
-        """As the attribute `geometry` of a case file has it."""
-        return {"type": self.type, **asdict(self)}
+        """As the attribute `geometry` of a case file has it; `bin_offset` only where there is one."""
+        values = {"type": self.type, **asdict(self)}
+        if not self.bin_offset:
+            del values["bin_offset"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -149,11 +158,11 @@ class FanArc(_Fan):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bins * self.bin_pitch_rad >= np.pi:
+        if (self.bins + 2 * abs(self.bin_offset)) * self.bin_pitch_rad >= np.pi:
             raise ValueError("the fan must be narrower than 180 degrees")
 
     def fan_angles_rad(self) -> NDArray[np.float64]:
-        """G = (d - (bins-1)/2) bin_pitch_rad."""
+        """G = (d - (bins-1)/2 + bin_offset) bin_pitch_rad."""
         return self.bin_offsets() * self.bin_pitch_rad
 
 
@@ -184,7 +193,7 @@ class Parallel(_Scan):
     arc_rad: float = float(np.pi)
 
     def line_coordinates(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Theta = b and s = (d - (bins-1)/2) bin_pitch_mm, each (views, bins)."""
+        """Theta = b and s = (d - (bins-1)/2 + bin_offset) bin_pitch_mm, each (views, bins)."""
         shape = self.views, self.bins
         theta = np.broadcast_to(self.view_angles_rad()[:, None], shape)
         return theta, np.broadcast_to(self.bin_offsets() * self.bin_pitch_mm, shape)
@@ -205,8 +214,8 @@ def geometry_from_dict(values: Mapping[str, Any]) -> Geometry:
     kind = fields.pop("type", None)
     for cls in (FanArc, FanFlat, Parallel):
         if cls.type == kind:
-            expected = set(cls.__dataclass_fields__) - {"type"}
-            if set(fields) != expected:
+            expected = set(cls.__dataclass_fields__) - {"type", "bin_offset"}
+            if set(fields) - {"bin_offset"} != expected:
                 raise ValueError(f"geometry {kind} needs exactly {sorted(expected)}, not {sorted(fields)}")
             whole: dict[str, Any] = {k: int(v) if k in ("views", "bins") else float(v) for k, v in fields.items()}
             geometry: Geometry = cls(**whole)

@@ -47,14 +47,18 @@ class Projector:
 
     Notes
     -----
-    Every method takes one array or a stack of them and returns the same. A stack is worked in blocks of at most
-    32 slices, so that memory beyond input and output stays at about 64 sinograms and 96 images.
+    Every method takes one array or a stack of them and returns the same. On the CPU a stack is worked in blocks: of 8
+    slices where the scan turns whole quarters around a square grid, so that its four quarters are computed as one
+    (`lanes.py`), of 32 otherwise. Memory beyond input and output is at most two sinograms and three images for each
+    slice of a block: 120 MB with 984 x 920 rays and 512 x 512 pixels, 330 MB without the quarters, however many slices
+    there are. A slice's result is the same to the last bit in any stack and with any number of threads.
     """
 
     def __init__(self, geometry: Geometry, grid: ImageGrid, *, device: str = "auto") -> None:
         self.geometry = geometry
         self.grid = grid
         self.device = choose_device(device)[0]
+        self._backend = astra if self.device == "cuda" else cpu
 
     def forward(self, images: ArrayLike, *, rays: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Line integrals along every ray: unit of the image times mm.
@@ -72,32 +76,13 @@ class Projector:
         stack, single = _as_stack(images, self.grid.shape, "images", "the grid")
         if rays is not None and rays.shape != self.geometry.shape:
             raise ValueError(f"rays has the shape {rays.shape}, the sinogram {self.geometry.shape}")
-        out = np.zeros((len(stack), *self.geometry.shape), np.float32)
-        box = _bounding_box(stack)
-        if box is None:
-            return out[0] if single else out
-        row0, row1, col0, col1 = box
-        part, grid = stack[:, row0:row1, col0:col1], self.grid.crop(*box)
-        if self.device == "cuda":
-            out = astra.forward(part, self.geometry, grid)
-            if rays is not None:
-                out[:, ~rays] = 0
-        else:
-            lines = cpu.joseph_lines(self.geometry, grid, rays)
-            for start, stop, width in cpu.blocks(len(stack)):
-                out[start:stop] = cpu.forward_block(part[start:stop], width, lines)
+        out = self._backend.forward(stack, self.geometry, self.grid, rays=rays)
         return out[0] if single else out
 
     def back(self, sinograms: ArrayLike) -> NDArray[np.float32]:
         """The adjoint of `forward` (exact on the CPU): (slices, views, bins) -> (slices, rows, cols)."""
         stack, single = _as_stack(sinograms, self.geometry.shape, "sinograms", "the geometry")
-        if self.device == "cuda":
-            out = astra.back(stack, self.geometry, self.grid)
-        else:
-            out = np.empty((len(stack), *self.grid.shape), np.float32)
-            lines = cpu.joseph_lines(self.geometry, self.grid, None)
-            for start, stop, width in cpu.blocks(len(stack)):
-                out[start:stop] = cpu.adjoint_block(stack[start:stop], width, self.grid, lines)
+        out = self._backend.back(stack, self.geometry, self.grid)
         return out[0] if single else out
 
     def fbp(self, sinograms: ArrayLike, *, window: str = "ram-lak", cutoff: float = 1.0) -> NDArray[np.float32]:
@@ -114,20 +99,17 @@ class Projector:
         Raises
         ------
         ValueError
-            Where the views do not cover whole half turns (parallel): a short scan has no plain FBP.
+            Where the views do not cover whole half turns (parallel): a short scan has no plain FBP. Where there is a
+            single bin.
         """
         stack, single = _as_stack(sinograms, self.geometry.shape, "sinograms", "the geometry")
         turns = self.geometry.arc_rad / np.pi
         if abs(turns - round(turns)) > 1e-6:
             raise ValueError("filtered backprojection needs views over a multiple of 180 degrees")
+        if self.geometry.bins < 2:
+            raise ValueError("filtered backprojection needs at least two bins")
         response = filters.frequency_response(self._half_kernel, window, cutoff)
-        out = np.empty((len(stack), *self.grid.shape), np.float32)
-        for start, stop, width in cpu.blocks(len(stack)):
-            filtered = filters.apply_filter(stack[start:stop] * self._preweight, response)
-            if self.device == "cuda":
-                out[start:stop] = astra.backproject(filtered, self.geometry, self.grid)
-            else:
-                out[start:stop] = cpu.backproject_block(filtered, width, self.geometry, self.grid)
+        out = self._backend.fbp(stack, self.geometry, self.grid, self._preweight, response)
         return out[0] if single else out
 
     @cached_property
@@ -164,12 +146,3 @@ def _as_stack(values: ArrayLike, shape: tuple[int, int], what: str, whose: str) 
     if array.ndim not in (2, 3) or array.shape[-2:] != shape:
         raise ValueError(f"{what} of shape {array.shape} do not fit {whose}: expected (slices, {shape[0]}, {shape[1]})")
     return array.reshape(-1, *shape), array.ndim == 2
-
-
-def _bounding_box(stack: NDArray[np.float32]) -> tuple[int, int, int, int] | None:
-    """(row0, row1, col0, col1) of what is not zero anywhere in the stack."""
-    used = np.asarray(stack.any(axis=0))
-    rows, cols = np.flatnonzero(used.any(axis=1)), np.flatnonzero(used.any(axis=0))
-    if rows.size == 0:
-        return None
-    return int(rows[0]), int(rows[-1]) + 1, int(cols[0]), int(cols[-1]) + 1

@@ -32,10 +32,54 @@ def disc(value, x_mm, y_mm, radius_mm):
     return Ellipse(value, x_mm, y_mm, radius_mm, radius_mm)
 
 
+def _scaled(table, scale_mm):
+    """Ellipses of a phantom given on the unit square: value, x, y, a, b, degrees."""
+    return tuple(
+        Ellipse(value, x * scale_mm, y * scale_mm, a * scale_mm, b * scale_mm, np.deg2rad(turn))
+        for value, x, y, a, b, turn in table
+    )
+
+
+SHEPP_LOGAN = _scaled(
+    (
+        (1.0, 0, 0, 0.69, 0.92, 0),
+        (-0.8, 0, -0.0184, 0.6624, 0.874, 0),
+        (-0.2, 0.22, 0, 0.11, 0.31, -18),
+        (-0.2, -0.22, 0, 0.16, 0.41, 18),
+        (0.1, 0, 0.35, 0.21, 0.25, 0),
+        (0.1, 0, 0.1, 0.046, 0.046, 0),
+        (0.1, 0, -0.1, 0.046, 0.046, 0),
+        (0.1, -0.08, -0.605, 0.046, 0.023, 0),
+        (0.1, 0, -0.606, 0.023, 0.023, 0),
+        (0.1, 0.06, -0.605, 0.023, 0.046, 0),
+    ),
+    110.0,
+)
+"""Shepp and Logan 1974 with the contrasts of Toft 1996, 202 mm high."""
+
+HEAD = _scaled(
+    (
+        (1.8, 0, 0, 0.8, 1.0, 0),
+        (-0.75, 0, 0, 0.75, 0.95, 0),
+        (0.01, -0.39, 0.36, 0.167, 0.167, 0),
+        (0.01, 0.39, 0.36, 0.167, 0.167, 0),
+        (-1.05, 0, 0.7, 0.15, 0.25, 0),
+        (0.0025, 0.33, 0.05, 0.12, 0.06, 30),
+        (-0.0025, -0.3, -0.15, 0.1, 0.1, 0),
+        (0.75, 0.63, -0.16, 0.1, 0.2, -8),
+        (0.75, -0.63, -0.16, 0.1, 0.2, 8),
+        (-0.6, 0.63, -0.16, 0.03, 0.05, 0),
+        (0.75, 0, -0.85, 0.08, 0.1, 0),
+    ),
+    110.0,
+)
+"""In the manner of the FORBILD head (skull of 1.8, brain of 1.05, eyes, sinus, ears of bone, low contrasts)."""
+
+
 def rays(geometry):
     """A point of every ray and its direction of unit length, each (views, bins, 2)."""
     k = np.arange(geometry.views)[:, None]
-    d = np.arange(geometry.bins)[None, :] - (geometry.bins - 1) / 2
+    d = np.arange(geometry.bins)[None, :] - (geometry.bins - 1) / 2 + geometry.bin_offset
     if geometry.type == "parallel":
         b, s = np.broadcast_arrays(k * geometry.arc_rad / geometry.views, d * geometry.bin_pitch_mm)
         point = np.stack([s * np.cos(b), s * np.sin(b)], axis=-1)

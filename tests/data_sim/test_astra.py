@@ -5,9 +5,21 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from data_sim.geometry import ImageGrid
+from data_sim.geometry import ImageGrid, Parallel
 from data_sim.projection import Projector, astra, cpu
-from tests.data_sim.analytic import GEOMETRIES, GRID, PARALLEL, Ellipse, disc, raster, sinogram
+from data_sim.projection.filters import frequency_response, ramp_kernel
+from tests.data_sim.analytic import (
+    GEOMETRIES,
+    GRID,
+    HEAD,
+    PARALLEL,
+    SHEPP_LOGAN,
+    Ellipse,
+    disc,
+    pixel_centres,
+    raster,
+    sinogram,
+)
 
 astra_toolbox = pytest.importorskip("astra", exc_type=ImportError)
 
@@ -60,18 +72,67 @@ def test_back_is_the_adjoint(geometry, grid):
 
 @each_geometry
 @pytest.mark.parametrize("grid", [GRID, OFF_CENTRE], ids=["centred", "off-centre"])
-def test_weighted_backprojection_agrees(geometry, grid):
-    few = replace(geometry, views=21)
+def test_filtered_backprojection_in_torch_agrees(geometry, grid):
+    few = replace(geometry, views=24, bin_offset=0.25)
     data = np.random.default_rng(0).normal(size=(3, *few.shape)).astype(np.float32)
-    theirs = astra.backproject(data, few, grid, device="cpu")
-    ours = cpu.backproject_block(data, 4, few, grid)
+    weight = np.random.default_rng(1).random(few.bins, np.float32)
+    response = frequency_response(ramp_kernel(few.bins, 1.0), "hann", 0.8)
+    theirs = astra.fbp(data, few, grid, weight, response, device="cpu")
+    ours = cpu.fbp(data, few, grid, weight, response)
     assert theirs.shape == ours.shape == (3, *grid.shape)
     np.testing.assert_allclose(theirs, ours, atol=1e-3 * ours.std())
 
 
+@each_geometry
+def test_a_shifted_detector_is_shifted_in_astra_too(geometry):
+    shifted = replace(geometry, bin_offset=-7.3)
+    stack = raster(GRID, *BODY).astype(np.float32)[None]
+    ours = Projector(shifted, GRID, device="cpu").forward(stack)
+    assert rms(astra.forward(stack, shifted, GRID, cuda=False) - ours) < 5e-3 * ours.max()
+
+
 def test_parallel_fbp_agrees_with_astras_own():
     p = sinogram(PARALLEL, *BODY).astype(np.float32)
-    scan, volume = PARALLEL, astra_toolbox.create_vol_geom(128, 128, -128, 128, -128, 128)
+    ours = Projector(PARALLEL, GRID, device="cpu").fbp(p)
+    assert rms(astra_fbp(p, PARALLEL) - ours) < 0.012 * ours.max()  # ASTRA interpolates otherwise at edges
+
+
+@pytest.mark.parametrize("phantom", [SHEPP_LOGAN, HEAD], ids=["shepp-logan", "head"])
+@pytest.mark.parametrize(("pitch_mm", "part"), [(2.0, 1), (1.2, 8)], ids=["bins-as-pixels", "narrow-bins"])
+def test_phantoms_come_back_at_least_as_well_as_from_astras_fbp(phantom, pitch_mm, part):
+    """RMSE with edges, the bare ramp, exact line integrals; narrow bins measure the mean over their width.
+
+    ASTRA smears a bin over a pixel's width. That blurs what narrow bins resolve (0.011 against 0.017), but tames the
+    aliasing of sharp edges if narrow bins measure single lines (0.020 against 0.016), which no detector does.
+    """
+    scan = Parallel(views=400, bins=round(300 / pitch_mm), bin_pitch_mm=pitch_mm)
+    split = replace(scan, bins=scan.bins * part, bin_pitch_mm=pitch_mm / part)
+    p = sinogram(split, *phantom).reshape(*scan.shape, part).mean(axis=-1).astype(np.float32)
+    truth = raster(GRID, *phantom)
+    x, y = pixel_centres(GRID)
+    field = np.hypot(x, y) < 120
+    ours = Projector(scan, GRID, device="cpu").fbp(p)
+    assert rms((ours - truth)[field]) <= rms((astra_fbp(p, scan) - truth)[field])
+    assert rms((ours - truth)[field]) < 0.03 * truth.max()
+
+
+@each_geometry
+@pytest.mark.parametrize("phantom", [SHEPP_LOGAN, HEAD], ids=["shepp-logan", "head"])
+def test_fans_reconstruct_phantoms_as_parallel_beams_do(geometry, phantom):
+    """Twice the views over twice the arc; a fan's bins at the isocentre are as wide as the parallel ones."""
+    truth = raster(GRID, *phantom)
+    x, y = pixel_centres(GRID)
+    field = np.hypot(x, y) < 120
+    if geometry.type != "parallel":
+        geometry = replace(geometry, views=360)
+    error = Projector(geometry, GRID, device="cpu").fbp(sinogram(geometry, *phantom)) - truth
+    parallel = astra_fbp(sinogram(PARALLEL, *phantom).astype(np.float32), PARALLEL) - truth
+    assert rms(error[field]) < 1.5 * rms(parallel[field])
+
+
+def astra_fbp(p, scan):
+    """ASTRA's own filtered backprojection of a parallel sinogram on `GRID`."""
+    volume = astra_toolbox.create_vol_geom(128, 128, -128, 128, -128, 128)
     # ASTRA measures angles so that its ray at 0 runs as ours does; the y axis is up in both
     angles = np.arange(scan.views) * np.pi / scan.views
     projections = astra_toolbox.create_proj_geom("parallel", scan.bin_pitch_mm, scan.bins, angles)
@@ -87,8 +148,7 @@ def test_parallel_fbp_agrees_with_astras_own():
     astra_toolbox.algorithm.delete(algorithm)
     astra_toolbox.data2d.delete([config["ProjectionDataId"], config["ReconstructionDataId"]])
     astra_toolbox.projector.delete(ids)
-    ours = Projector(scan, GRID, device="cpu").fbp(p)
-    assert rms(theirs - ours) < 0.012 * ours.max()  # ASTRA interpolates otherwise at edges
+    return theirs
 
 
 # --- on a GPU -------------------------------------------------------------------------------------
