@@ -17,7 +17,7 @@ from data_sim.geometry import ImageGrid
 from data_sim.implants import Implant
 from data_sim.placement import place
 
-_MOST_CASES_AT_ONCE = 1  # until projections no longer depend on the batch to the last bit
+_MOST_CASES_AT_ONCE = 16
 _PLACEMENT_ATTEMPTS = 10
 
 
