@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -50,7 +51,7 @@ def main() -> None:
         fail(str(error))
         sys.exit(error.exit_code)
     except _Stopped as stopped:
-        fail("interrupted; no half-written file was left behind.")
+        fail("interrupted; no half-written file was left behind. simulate and train go on with --resume.")
         sys.exit(128 + int(stopped.args[0]))
     except OSError as error:
         if "CTMAR_DEBUG" in os.environ:
@@ -58,7 +59,8 @@ def main() -> None:
         while not error.strerror and isinstance(error.__cause__, OSError):
             error = error.__cause__  # pydicom raises its own, which says nothing but the name of an attribute
         what = f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
-        fail(f"{what}; no half-written file was left behind.")
+        room = " Make room, then repeat the command (simulate and train: with --resume)." if _is_full(error) else ""
+        fail(f"{what}; no half-written file was left behind.{room}")
         sys.exit(1)
     except Exception as error:
         if "CTMAR_DEBUG" in os.environ:
@@ -72,6 +74,10 @@ def main() -> None:
         sys.exit(1)
 
 
+def _is_full(error: OSError) -> bool:
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
@@ -83,8 +89,10 @@ def _root(
 
 @app.command()
 def simulate(
-    source: Annotated[list[str], typer.Argument(help="DICOM folder, file or zip, NIfTI, or the word: phantom.")],
     out: Annotated[Path, typer.Option(help="Folder for the database.")],
+    source: Annotated[
+        list[str] | None, typer.Argument(help="DICOM folder, file or zip, NIfTI, or the word: phantom.")
+    ] = None,
     cases: Annotated[int | None, typer.Option(help="How many cases [100].")] = None,
     seed: Annotated[int | None, typer.Option(help="What everything is drawn from [0].")] = None,
     implants: Annotated[str | None, typer.Option(help="Families by name, see docs/simulator.md [all].")] = None,
@@ -102,38 +110,61 @@ def simulate(
     views: Annotated[int | None, typer.Option(help="Views per scan [984; 720 for parallel].")] = None,
     bins: Annotated[int | None, typer.Option(help="Detector bins [920; 736 for parallel].")] = None,
     fov: Annotated[float | None, typer.Option(help="Field of view in mm, instead of bins [528 for arc].")] = None,
-    config: Config = None,
+    config: Annotated[
+        Path | None, typer.Option(help="TOML file with settings, or the simulation.toml of a database; flags win.")
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Complete a database that was interrupted.")] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Only draw the first cases into DB/planned.png; scan nothing.")
+    ] = False,
+    dicom: Annotated[bool, typer.Option("--dicom", help="Write every case as DICOM series, too.")] = False,
     device: Device = "auto",
 ) -> None:
     """Put metal into clean CT slices and scan them: a database for training and evaluation.
 
     Example: `ctmar simulate clean-ct/ --out db --cases 100 --seed 1`
     """
-    from ctmar.config import load_toml, settings_from
+    from ctmar.config import load_toml
     from ctmar.console import note, progress_bar, warn
-    from ctmar.simulation import SimulationSettings
+    from ctmar.simulation import PLANNED_SHEET
+    from ctmar.simulation import preview as look
     from ctmar.simulation import simulate as run
+    from ctmar.simulation_settings import read_request
+    from ctmar.sources import counted
 
-    values = load_toml(config) if config else {}
-    if not isinstance(values.get("scan", {}), dict):
-        raise UsageError(f"{config}: scan must be a table, [scan].")
     if photons is not None and mas is not None:
         raise UsageError("--photons and --mas say the same in two ways: give one of them.")
-    scan = {**values.pop("scan", {}), **_given(kvp=kvp, photons=photons, mas=mas)}
-    if photons is not None:
-        scan.pop("mas", None)  # a file's mas would take the flag's place
     overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins, fov_mm=fov)
     overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
     overrides |= _given(shapes=tuple(shapes) if shapes else None)
-    settings = settings_from(SimulationSettings, {**values, "scan": scan}, overrides=overrides, origin="simulation")
+    values = load_toml(config) if config else {}
+    if photons is not None and isinstance(values.get("scan"), dict):
+        values["scan"].pop("mas", None)  # a file's mas would take the flag's place
+    sources, settings = read_request(
+        values, sources=source or [], overrides=overrides, scan=_given(kvp=kvp, photons=photons, mas=mas)
+    )
+    made_by = values.get("version", __version__)
+    if made_by != __version__:
+        warn(f"{config}: was made by ctmar {made_by}, this is {__version__}; cases may differ.")
+    if preview and (resume or dicom):
+        raise UsageError("--preview scans nothing: give it without --resume and --dicom.")
     _check_device(device)
-    for one in source:
+    for one in sources:
         _keep_source(Path(one), out)
     with progress_bar() as bar:
-        result = run(source, out, settings, workers=workers, resume=resume, device=device, progress=bar)
-    note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
+        if preview:
+            result = look(sources, out, settings, workers=workers, progress=bar)
+        else:
+            result = run(
+                sources, out, settings, workers=workers, resume=resume, dicom=dicom, device=device, progress=bar
+            )
+    if preview:
+        note(f"{out / PLANNED_SHEET}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out.")
+        for line in counted([reason for _, reason in result.skipped], most=10):
+            note(f"  {line}")
+    else:
+        note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
     for name, reason in result.failed:
         warn(f"{name}: {reason}")
     if result.failed:

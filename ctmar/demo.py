@@ -16,7 +16,8 @@ from ctmar.files import building
 from ctmar.pipeline import CorrectionSettings, correct_series
 from ctmar.report import WINDOWS, SlicePreview, before_after_sheet, render_report
 from ctmar.restorer import NetworkRestorer
-from ctmar.simulation import SimulationSettings, simulate
+from ctmar.simulation import simulate
+from ctmar.simulation_settings import SimulationSettings
 from ctmar.sources import PHANTOM, PHANTOM_GRIDS
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc

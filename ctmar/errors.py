@@ -49,3 +49,9 @@ class SomeSlicesFailedError(CtmarError):
     """The work is done, but some slices or cases failed and are listed."""
 
     exit_code = 8
+
+
+class WorkerLostError(CtmarError):
+    """A process that shared the work was killed from outside."""
+
+    exit_code = 1

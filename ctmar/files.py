@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,9 @@ def replacing(path: Path) -> Iterator[Path]:
         try:
             yield partial
             partial.replace(path)
+        except OSError as error:
+            error.filename = error.filename or str(path)  # a full disk is met by a write, which knows no name
+            raise
         finally:
             partial.unlink(missing_ok=True)
 
@@ -47,6 +51,33 @@ def building(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
             _swap(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other processes that ask likewise out of a folder; the claim ends with the block, or with the process.
+
+    Raises
+    ------
+    OutputExistsError
+        Where another process has claimed it.
+    """
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some network file systems have no locks
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputExistsError(f"{folder}: another process is writing to it; wait for it or end it.") from None
+        yield
+    finally:
+        os.close(handle)
+
+
+def remove_partial(folder: Path) -> None:
+    """Remove what an interrupted `replacing` or `building` left behind in a folder."""
+    for leftover in folder.glob(".*.partial"):
+        _remove(leftover)
 
 
 def refuse_existing(path: Path, *, overwrite: bool) -> None:

@@ -1,8 +1,9 @@
-"""Metal-free slices to simulate from: DICOM, NIfTI or the built-in phantom, screened one by one."""
+"""Slices to simulate from: DICOM, NIfTI or the built-in phantom; `ctmar.screening` says which are of use."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -15,12 +16,9 @@ from numpy.typing import NDArray
 from ctmar.dicom.pixels import read_slice
 from ctmar.dicom.series import SliceFile, find_series
 from ctmar.errors import CtmarError, NoUsableSeriesError, UnsupportedInputError
-from ctmar.metrics import body_mask
-from ctmar.segmentation import metal_mask
 from data_sim.geometry import ImageGrid
-from data_sim.implants.own import Shape
 from data_sim.phantom import REGIONS, phantom_slice
-from data_sim.placement import IMPLANTS, suitable
+from data_sim.units import HU_AIR
 
 PHANTOM = "phantom"
 PHANTOM_PATIENTS = 6
@@ -34,11 +32,7 @@ PHANTOM_GRIDS = {
     "knee": ImageGrid(512, 512, 0.8),
 }
 
-METAL_FREE_BELOW_HU = 3000.0
-"""Enamel reaches 2700 HU in metal-free slices; real metal saturates 12-bit scanners at 3071."""
-
-_LEAST_BODY_MM2 = 2000.0
-_OTHER_FILES = (".nii", ".nii.gz")
+_NIFTI = (".nii", ".nii.gz")
 
 
 @dataclass(frozen=True)
@@ -52,21 +46,14 @@ class SourceSlice:
         phantom's region, patient and position.
     load
         Gives the image in HU, float32 (rows, cols), its grid, and the patient's pseudonym.
+    series, z_mm
+        The series and the position in it along its normal; slices of one series are neighbours.
     """
 
     name: str
     load: Callable[[], tuple[NDArray[np.float32], ImageGrid, str]]
-
-
-@dataclass(frozen=True)
-class Screened:
-    """What screening found in a slice: the families of implants that fit it, or why it is left out."""
-
-    slice: SourceSlice
-    patient: str = ""
-    grid: ImageGrid | None = None
-    implants: tuple[str, ...] = ()
-    reason: str = ""
+    series: str = ""
+    z_mm: float = 0.0
 
 
 def find_slices(sources: Sequence[str]) -> tuple[list[SourceSlice], list[tuple[str, str]]]:
@@ -75,49 +62,73 @@ def find_slices(sources: Sequence[str]) -> tuple[list[SourceSlice], list[tuple[s
     Parameters
     ----------
     sources
-        DICOM folder, file or zip; NIfTI file; or the word "phantom".
+        DICOM or NIfTI folder (any mix of series, patients and other files), file or zip of DICOM; or the word
+        "phantom". A slice that comes up again is left out.
 
     Raises
     ------
     NoUsableSeriesError
         Where a source does not exist or there is no slice at all.
+    UnsupportedInputError
+        Where a NIfTI file or a zip that was named itself cannot be read.
     """
     slices: list[SourceSlice] = []
     skipped: list[tuple[str, str]] = []
+    seen: set[str] = set()
     for source in sources:
-        path = Path(source)
-        if source == PHANTOM:
-            slices.extend(_phantom())
-        elif source.lower().endswith(_OTHER_FILES):
-            slices.extend(_nifti(path))
-        else:
-            found = find_series(path)
-            skipped.extend((file.path, file.reason) for file in found.skipped)
-            for series in found.series:
-                slices.extend(SourceSlice(s.sop_uid, partial(_load_dicom, s)) for s in series.slices)
+        for key, found in _of_source(source, skipped):
+            if key in seen:
+                skipped.append((found.name, "the same slice as in another source"))
+            else:
+                seen.add(key)
+                slices.append(found)
     if not slices:
-        raise NoUsableSeriesError(f"{', '.join(sources)}: no CT slice found; give DICOM, NIfTI or {PHANTOM!r}.")
+        reasons = counted([reason for _, reason in skipped])
+        why = f" ({'; '.join(reasons)})" if reasons else ""
+        raise NoUsableSeriesError(
+            f"{', '.join(sources)}: no axial CT slice found{why}; give DICOM, NIfTI or the word {PHANTOM}."
+        )
     return slices, skipped
 
 
-def screen(source: SourceSlice, *, names: Sequence[str] = tuple(IMPLANTS), shapes: Sequence[Shape] = ()) -> Screened:
-    """Load a slice and say which of the families of implants it can be used for."""
-    try:
-        image_hu, grid, patient = source.load()
-    except CtmarError as error:
-        return Screened(source, reason=str(error))
-    if metal_mask(image_hu, threshold_hu=METAL_FREE_BELOW_HU, pixel_mm=grid.pixel_mm).any():
-        return Screened(source, patient, grid, reason=f"metal: values of {METAL_FREE_BELOW_HU:g} HU and above")
-    if body_mask(image_hu).sum() * grid.pixel_mm**2 < _LEAST_BODY_MM2:
-        return Screened(source, patient, grid, reason="hardly any patient in it")
-    # the same generator for every slice: what fits does not depend on which others there are
-    fitting = suitable(image_hu, grid, np.random.default_rng(0), names=names, shapes=shapes)
-    return Screened(source, patient, grid, tuple(fitting), "" if fitting else "no implant fits")
+def counted(reasons: Sequence[str], most: int = 3) -> list[str]:
+    """The commonest reasons for which something was left out, each with its number and without its particulars."""
+    found = Counter(reason.split(" (")[0].rstrip(".") for reason in reasons).most_common(most)
+    return [f"{count} x {reason}" for reason, count in found]
+
+
+def _of_source(source: str, skipped: list[tuple[str, str]]) -> Iterator[tuple[str, SourceSlice]]:
+    """Slices of one source with what tells each from every other; adds to what was skipped."""
+    path = Path(source)
+    if source == PHANTOM:
+        yield from ((found.name, found) for found in _phantom())
+        return
+    if _is_nifti(path):
+        yield from _nifti(path)
+        return
+    dicom = find_series(path)
+    folder = path.is_dir()
+    skipped.extend((file.path, file.reason) for file in dicom.skipped if not (folder and _is_nifti(Path(file.path))))
+    for series in dicom.series:
+        yield from ((s.sop_uid, _dicom(series.uid, s)) for s in series.slices)
+    for volume in sorted(filter(_is_nifti, path.rglob("*"))) if folder else ():
+        try:
+            yield from _nifti(volume)
+        except CtmarError as error:
+            skipped.append((str(volume), str(error)))
+
+
+def _is_nifti(path: Path) -> bool:
+    return path.name.lower().endswith(_NIFTI)
 
 
 def pseudonym(*identifiers: str) -> str:
     """A stable stand-in for a patient's identity, from which it cannot be read."""
     return "p-" + hashlib.sha256("\0".join(("ctmar", *identifiers)).encode()).hexdigest()[:12]
+
+
+def _dicom(series: str, file: SliceFile) -> SourceSlice:
+    return SourceSlice(file.sop_uid, partial(_load_dicom, file), series, file.along_normal_mm)
 
 
 def _load_dicom(file: SliceFile) -> tuple[NDArray[np.float32], ImageGrid, str]:
@@ -133,7 +144,8 @@ def _phantom() -> Iterator[SourceSlice]:
     for seed in range(PHANTOM_PATIENTS):
         for region in REGIONS:
             for z_mm in PHANTOM_SLICES_MM:
-                yield SourceSlice(f"phantom-{region}-{seed}-{z_mm:g}mm", partial(_load_phantom, region, seed, z_mm))
+                load = partial(_load_phantom, region, seed, z_mm)
+                yield SourceSlice(f"phantom-{region}-{seed}-{z_mm:g}mm", load, f"phantom-{region}-{seed}", z_mm)
 
 
 def _load_phantom(region: str, seed: int, z_mm: float) -> tuple[NDArray[np.float32], ImageGrid, str]:
@@ -141,9 +153,13 @@ def _load_phantom(region: str, seed: int, z_mm: float) -> tuple[NDArray[np.float
     return phantom_slice(region, grid=grid, seed=seed, z_mm=z_mm), grid, f"phantom-{seed}"
 
 
-def _nifti(path: Path) -> Iterator[SourceSlice]:
-    for index in range(_open_nifti(path).shape[2]):
-        yield SourceSlice(f"{_nifti_name(path)}:{index}", partial(_load_nifti, path, index))
+def _nifti(path: Path) -> Iterator[tuple[str, SourceSlice]]:
+    volume = _open_nifti(path)
+    spacing_mm = float(volume.header.get_zooms()[2])
+    series = str(path.resolve())
+    for index in range(volume.shape[2]):
+        load = partial(_load_nifti, path, index)
+        yield f"{series}:{index}", SourceSlice(f"{_nifti_name(path)}:{index}", load, series, index * spacing_mm)
 
 
 @lru_cache(maxsize=1)
@@ -178,6 +194,11 @@ def _load_nifti(path: Path, index: int) -> tuple[NDArray[np.float32], ImageGrid,
     x_mm, y_mm = (float(step) for step in volume.header.get_zooms()[:2])
     if abs(x_mm - y_mm) > 1e-3 * x_mm:
         raise UnsupportedInputError(f"{path.name}: its pixels are not square; resample the volume first.")
-    image = np.asarray(volume.dataobj[..., index], np.float32)
-    image_hu = np.ascontiguousarray(np.maximum(image, -1000)[::-1, ::-1].T)
+    try:
+        image = np.asarray(volume.dataobj[..., index], np.float32)
+    except Exception as error:  # truncated or damaged behind the header
+        raise UnsupportedInputError(
+            f"{path.name}: truncated or damaged ({type(error).__name__}); export it again."
+        ) from None
+    image_hu = np.ascontiguousarray(np.maximum(np.nan_to_num(image, nan=HU_AIR), HU_AIR)[::-1, ::-1].T)
     return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], x_mm), pseudonym(_nifti_name(path))

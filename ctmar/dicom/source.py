@@ -217,7 +217,9 @@ def _leaves_archive(name: str) -> bool:
 def _is_zip(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
-            return not _looks_like_dicom(stream.read(_HEAD_BYTES)) and zipfile.is_zipfile(stream)
+            head = stream.read(_HEAD_BYTES)
+            # a truncated archive has lost its directory, but not its beginning
+            return not _looks_like_dicom(head) and (head[:4] == b"PK\x03\x04" or zipfile.is_zipfile(stream))
     except OSError:
         return False
 

@@ -49,7 +49,7 @@ def fbp(
 ) -> NDArray[np.float32]:
     """Filtered backprojection of (slices, views, bins), see `backproject`.
 
-    Views in which all slices of a block are 0 cost nothing.
+    Groups of views in which all slices of a block are 0 cost nothing.
 
     Parameters
     ----------
@@ -63,13 +63,23 @@ def fbp(
     out = np.empty((len(stack), *grid.shape), np.float32)
     for part, width in lanes.blocks(len(stack), fold):
         block = lanes.pack_sinograms(stack[part], width, fold)
-        used = np.asarray(block.any(axis=(1, 2)))
+        used = _whole_groups(np.asarray(block.any(axis=(1, 2))))
         if not used.all():
             block = block[used]
         in_threads(_filter, len(block), _VIEWS_AT_ONCE, block, weight, response)
         image = backprojection.backproject(block, scan.of_views(used), grid)
         lanes.unpack_images(image, out[part], fold)
     return out
+
+
+def _whole_groups(used: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Views (n,) that are used, and those that the kernel adds to the same sum.
+
+    Were single views left out, sums would begin elsewhere, and a slice's rounding would depend on the others.
+    """
+    size = backprojection._VIEWS_AT_ONCE
+    starts = np.arange(0, len(used), size)
+    return np.repeat(np.logical_or.reduceat(used, starts), size)[: len(used)]
 
 
 def _filter(

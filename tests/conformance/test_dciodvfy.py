@@ -11,10 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ctmar.database import Case, write_case
 from ctmar.dicom.derived import DerivedSeries, derive, new_uid, write_dataset
 from ctmar.dicom.pixels import read_slice
 from ctmar.dicom.segment import metal_segmentation
 from ctmar.dicom.series import choose_series, find_series
+from ctmar.dicom.simulated import write_case_dicom
+from ctmar.simulation_settings import SimulationSettings
+from data_sim.geometry import FanArc, ImageGrid
 from tests.ctmar.dicom.build import ramp_hu, write_ct_series
 
 PROGRAMS = ("dciodvfy", "dcentvfy", "dcmdump")
@@ -107,3 +111,33 @@ def test_segmentation_is_without_error(tmp_path: Path) -> None:
     write_dataset(metal_segmentation(images, masks, version="1.0"), tmp_path / "seg.dcm")
     assert not errors(tmp_path / "seg.dcm")
     assert output("dcentvfy", tmp_path / "seg.dcm", *(tmp_path / "source").iterdir()) == ""
+
+
+def test_simulated_cases_are_without_error(tmp_path: Path) -> None:
+    """The three series of a case; that no date is given is no error."""
+    grid, geometry = ImageGrid(32, 32, 0.8), FanArc(views=4, bins=8)
+    image = ramp_hu(1, size=32)[0].astype(np.float32)
+    case = Case(
+        geometry=geometry,
+        grid=grid,
+        mu_water_per_mm=0.0192,
+        seed=1,
+        implant="hip",
+        material="ti",
+        patient="p-0123456789ab",
+        source="phantom",
+        sinogram_metal=np.zeros(geometry.shape, np.float32),
+        mask_metal=image > 400,
+        images={"reference": image},
+        dicom_images={"uncorrected": image},
+    )
+    for number in (1, 2):
+        file = tmp_path / f"case-{number:06d}.h5"
+        write_case(file, case)
+        write_case_dicom(file, tmp_path / "dicom" / file.stem, SimulationSettings(seed=1))
+    written = sorted((tmp_path / "dicom").rglob("*.dcm"))
+    assert len(written) == 6
+    for path in written:
+        assert not errors(path)
+        assert "E:" not in output("dcmdump", "-q", path)
+    assert output("dcentvfy", *written) == ""

@@ -19,6 +19,8 @@ import pytest
 import ctmar
 from ctmar import cli, pipeline
 from ctmar.methods import METHODS, Correction
+from data_sim.geometry import ImageGrid
+from data_sim.phantom import phantom_slice
 from tests.ctmar.small import (
     GEOMETRY,
     MARKER,
@@ -622,3 +624,80 @@ def test_shapes_that_cannot_be_used(tmp_path, run, shapes, code, word):
 def test_the_family_own_needs_shapes(tmp_path, run):
     result = run("simulate", "phantom", "--out", tmp_path / "db", "--implants", "own")
     check_refusal(result, 2, "unknown implant 'own'")
+
+
+# --- simulate -------------------------------------------------------------------------------------
+
+SMALL = ("--cases", 2, "--seed", 1, "--implants", "clip", "--views", 60, "--bins", 200, "--device", "cpu")
+
+
+@pytest.fixture
+def clean_series(tmp_path):
+    """A pelvis of the phantom as DICOM, with the marker in its patient's name."""
+    image = phantom_slice("pelvis", grid=ImageGrid(144, 144, 2.9), seed=0, z_mm=0.0)
+    write_small_series(tmp_path / "clean", image[None], pixel_mm=2.9)
+    return tmp_path / "clean"
+
+
+def test_simulate_looks_first_then_makes_a_database_and_rebuilds_it(run, clean_series, tmp_path):
+    db, again = tmp_path / "db", tmp_path / "again"
+    result = run("simulate", clean_series, "--out", db, *SMALL, "--preview")
+    assert result.code == 0, result.err
+    assert "planned.png: 2 cases; 0 slices or files left out" in result.err
+    assert list(tree(db)) == ["planned.png"]
+    result = run("simulate", clean_series, "--out", db, *SMALL, "--dicom")
+    assert result.code == 0, result.err
+    assert "2 cases; 0 slices" in result.err
+    result = run("simulate", "--config", db / "simulation.toml", "--out", again, "--device", "cpu", "--dicom")
+    assert result.code == 0, result.err
+    made = tree(db)
+    assert made.pop("planned.png")
+    assert tree(again) == made
+    assert {"dicom/case-000002/metal/0001.dcm", "case-000002.h5", "index.csv", "simulated.png"} <= made.keys()
+    for path in again.rglob("*"):
+        assert path.is_dir() or MARKER.encode() not in path.read_bytes()
+
+
+def test_simulate_says_when_another_version_made_the_settings(run, clean_series, tmp_path):
+    (tmp_path / "s.toml").write_text('version = "0.0.1"\n')
+    result = run(
+        "simulate", clean_series, "--out", tmp_path / "db", *SMALL, "--preview", "--config", tmp_path / "s.toml"
+    )
+    assert result.code == 0
+    assert "was made by ctmar 0.0.1" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        ((), 2, ["at least one source"]),
+        (("phantom", "--preview", "--resume"), 2, ["--preview scans nothing"]),
+        (("phantom", "--implants", "hipp"), 2, ["did you mean hip?"]),
+        (("phantom", "--kvp", 90), 2, ["90 kVp"]),
+        (("phantom", "--views", 0), 2, ["views must be positive"]),
+        (("EMPTY",), 3, ["no axial CT slice found"]),
+        (("CUT.zip",), 6, ["the zip archive is damaged"]),
+        (("CUT.dcm",), 3, ["none of the slices", "pixel data cannot be decoded"]),
+        (("text.txt",), 3, ["1 x not a DICOM file"]),
+        (("missing",), 3, ["no such file or folder"]),
+    ],
+)
+def test_simulate_refuses(run, clean_series, tmp_path, monkeypatch, arguments, code, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "EMPTY").mkdir()
+    whole = (clean_series / "0001.dcm").read_bytes()
+    (tmp_path / "CUT.dcm").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "CUT.zip").write_bytes(b"PK\x03\x04" + bytes(1000))
+    (tmp_path / "text.txt").write_text("no image " * 50)
+    check_refusal(run("simulate", *arguments, "--out", "db"), code, *words)
+    assert not (tmp_path / "db").exists()
+
+
+def test_simulate_on_a_full_disk(run, clean_series, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    result = run("simulate", clean_series, "--out", tmp_path / "db", *SMALL)
+    check_refusal(result, 1, "No space left on device", "Make room", "--resume")
+    assert list(tree(tmp_path / "db")) == ["simulation.toml"]

@@ -9,7 +9,7 @@ import pytest
 from ctmar import demo, pipeline, sources
 from ctmar.evaluation import without_nan
 from ctmar.methods import METHODS
-from ctmar.simulation import SimulationSettings
+from ctmar.simulation_settings import SimulationSettings
 from data_sim.geometry import FanArc, ImageGrid
 from tests.ctmar.small import tree
 

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from ctmar.errors import OutputExistsError
-from ctmar.files import building, refuse_existing, replacing
+from ctmar.files import building, claimed, refuse_existing, remove_partial, replacing
 from tests.ctmar.small import tree
 
 
@@ -120,3 +120,29 @@ def test_refuse_existing(tmp_path, old):
     for path in (old, tmp_path / "dangling"):
         with pytest.raises(OutputExistsError):
             refuse_existing(path, overwrite=False)
+
+
+def test_a_full_disk_is_reported_with_the_name_that_was_asked_for(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, replacing(tmp_path / "file.txt") as partial:
+        write_half(partial, OSError(errno.ENOSPC, "No space left on device"))
+    assert caught.value.filename == str(tmp_path / "file.txt")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_claimed_once(tmp_path):
+    with claimed(tmp_path):
+        with pytest.raises(OutputExistsError, match="another process is writing to it"), claimed(tmp_path):
+            pass
+        assert list(tmp_path.iterdir()) == []  # no lock file
+    with claimed(tmp_path):
+        pass
+
+
+def test_what_was_left_behind_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".a.h5.12.partial").write_text("half")
+    (tmp_path / ".b.12.partial").mkdir()
+    (tmp_path / ".b.12.partial" / "c").write_text("half")
+    for name in ("a.partial", ".a", "a.h5"):
+        (tmp_path / name).write_text("kept")
+    remove_partial(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".a", "a.h5", "a.partial"]

@@ -7,7 +7,8 @@ import pytest
 
 from ctmar import sources
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.sources import SourceSlice, find_slices, pseudonym, screen
+from ctmar.screening import screen
+from ctmar.sources import SourceSlice, find_slices, pseudonym
 from data_sim.geometry import ImageGrid
 from data_sim.phantom import REGIONS, phantom_slice
 from tests.ctmar.dicom.build import ct_dataset, ramp_hu, save, write_ct_series
@@ -137,7 +138,7 @@ def test_sources_add_up(tmp_path, small_phantom):
 def test_sources_that_are_not_there(tmp_path):
     with pytest.raises(NoUsableSeriesError):
         find_slices([str(tmp_path / "nowhere")])
-    with pytest.raises(NoUsableSeriesError, match="no CT slice found"):
+    with pytest.raises(NoUsableSeriesError, match="no axial CT slice found"):
         find_slices([str(tmp_path)])
     with pytest.raises(NoUsableSeriesError, match="no such file"):
         find_slices([str(tmp_path / "gone.nii.gz")])

@@ -317,3 +317,15 @@ def test_devices():
         assert (device, reason) == ("cpu", problem)
         with pytest.raises(ValueError, match="no CUDA projections here"):
             choose_device("cuda")
+
+
+@pytest.mark.parametrize("views", [90, 91])
+def test_views_without_anything_do_not_tie_a_slice_to_its_stack(views):
+    """Corrections change few views, other ones in every slice: which are left out must not show in the rounding."""
+    projector = Projector(FanArc(views=views, bins=230), ImageGrid(144, 144, 2.9), device="cpu")
+    sinograms = np.random.default_rng(0).random((6, views, 230), np.float32)
+    for k, one in enumerate(sinograms):
+        one[10 * k : 10 * k + 15] = 0
+    together = projector.fbp(sinograms)
+    for one, image in zip(sinograms, together, strict=True):
+        np.testing.assert_array_equal(projector.fbp(one), image)
