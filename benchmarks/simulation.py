@@ -33,7 +33,7 @@ from ctmar.planning import PlacedCase, PlannedCase
 from ctmar.screening import Screened
 from ctmar.simulation_settings import SimulationSettings
 from ctmar.sources import SourceSlice
-from data_sim.acquisition import ScanSettings, add_noise, apply_water_correction, fit_water_correction, split_tissue
+from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanFlat, ImageGrid
 from data_sim.implants import coverage, fine_masks
 from data_sim.materials import linear_attenuation
@@ -42,6 +42,8 @@ from data_sim.placement import place
 from data_sim.projection import astra, filters
 from data_sim.scanner import simulate_slices
 from data_sim.spectrum import load_spectrum
+from data_sim.tissue import split_tissue
+from data_sim.water_correction import apply_water_correction, fit_water_correction
 
 SCAN = ScanSettings()
 WIDTH_MM = 410.0
@@ -91,12 +93,13 @@ def scan_peer(case: PlacedCase, geometry: FanFlat) -> None:
             for code, path in paths.items():
                 attenuation += float(linear_attenuation(code, energy)) * path
             intensity += weight * np.exp(-attenuation)
-        p = -np.log(intensity)
-        noisy = add_noise(p, photons=SCAN.photons, scatter_photons=SCAN.scatter_photons, rng=case.rng)
-        sinogram = apply_water_correction(noisy, coefficients)
+        counts = np.maximum(case.rng.poisson(SCAN.photons * intensity + SCAN.scatter_photons), 1)
+        sinogram = apply_water_correction(-np.log(counts / SCAN.photons), coefficients)
         kernel = filters.ramp_kernel(geometry.bins, geometry.bin_pitch_mm)
-        filtered = filters.apply_filter(sinogram[None], filters.frequency_response(kernel, "hann", 1.0))
-        astra.back(filtered, geometry, grid, cuda=False)
+        filtered = filters.apply_filter(
+            np.ascontiguousarray(sinogram.T), filters.frequency_response(kernel, "hann", 1.0)
+        )
+        astra.back(np.ascontiguousarray(filtered.T)[None], geometry, grid, cuda=False)
 
 
 def seconds(work: Callable[[], Any]) -> float:

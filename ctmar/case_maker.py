@@ -25,7 +25,7 @@ _BLUR_PX = 3
 
 
 def write_cases(
-    batch: Sequence[PlannedCase], *, out: Path, settings: SimulationSettings, shapes: Sequence[Shape], device: str
+    batch: Sequence[PlannedCase], *, out: Path, settings: SimulationSettings, device: str, shapes: Sequence[Shape] = ()
 ) -> list[tuple[str, str]]:
     """Make cases that share a grid and write them into `out`; returns (name, reason) of those that failed."""
     placed, failed = [], []

@@ -90,7 +90,7 @@ def plan(screened: Sequence[Screened], settings: SimulationSettings) -> list[Pla
     return planned
 
 
-def place_case(case: PlannedCase, settings: SimulationSettings, shapes: Sequence[Shape]) -> PlacedCase | str:
+def place_case(case: PlannedCase, settings: SimulationSettings, shapes: Sequence[Shape] = ()) -> PlacedCase | str:
     """Load a case's slice and put its metal in; the reason where that fails."""
     try:
         image_hu, grid, patient = case.screened.slice.load()
