@@ -141,6 +141,9 @@ def simulate(
     values = load_toml(config) if config else {}
     if photons is not None and isinstance(values.get("scan"), dict):
         values["scan"].pop("mas", None)  # a file's mas would take the flag's place
+    for flag, other in ((bins, "fov_mm"), (fov, "bins"), (geometry, "arc_deg")):
+        if flag is not None:
+            values.pop(other, None)  # so would what a file says of the same in another way
     sources, settings = read_request(
         values, sources=source or [], overrides=overrides, scan=_given(kvp=kvp, photons=photons, mas=mas)
     )

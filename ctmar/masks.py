@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctmar.errors import CtmarError, UnsupportedInputError, UsageError
+
+MOST_PIXELS = 2**28
+"""A thousand slices of 512 x 512 pixels."""
 
 
 def read_mask(path: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
@@ -29,6 +34,12 @@ def read_mask(path: Path, shape: tuple[int, int, int]) -> NDArray[np.bool_]:
     return mask
 
 
+def refuse_large(path: Path, shape: Sequence[int]) -> None:
+    """Raise `UnsupportedInputError` before an array of an absurd size is read; compressed files may promise any."""
+    if math.prod(shape) > MOST_PIXELS:
+        raise UnsupportedInputError(f"{path}: more than {MOST_PIXELS // 2**20} million pixels; cut it to the metal.")
+
+
 def read_planes(path: Path) -> tuple[NDArray[np.bool_], tuple[float, float] | None]:
     """A mask of whatever shape, bool (slices, rows, cols), and the height and width of its pixels in mm if known.
 
@@ -45,6 +56,7 @@ def read_planes(path: Path) -> tuple[NDArray[np.bool_], tuple[float, float] | No
     pixel_mm = None
     try:
         if name.endswith(".npy"):
+            refuse_large(path, np.load(path, mmap_mode="r", allow_pickle=False).shape)
             mask = np.load(path, allow_pickle=False)
         elif name.endswith((".nii", ".nii.gz")):
             mask, pixel_mm = _read_nifti(path)
@@ -73,5 +85,6 @@ def _read_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
     except ImportError:
         raise UnsupportedInputError(f"{path}: reading NIfTI needs nibabel; pip install ctmar[nifti].") from None
     volume = nibabel.as_closest_canonical(nibabel.load(path))
+    refuse_large(path, volume.shape)
     width_mm, height_mm = (float(step) for step in volume.header.get_zooms()[:2])
     return np.asarray(volume.dataobj, np.float32)[::-1, ::-1].T, (height_mm, width_mm)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,12 @@ from numpy.typing import NDArray
 
 from ctmar.dicom.source import quiet_pydicom
 from ctmar.errors import CtmarError, UnsupportedInputError, UsageError
-from ctmar.masks import read_planes
+from ctmar.masks import read_planes, refuse_large
 from data_sim.implants.own import Shape, shape_of
 
 MOST_BYTES = 2**29
 """A mask larger than this on disk is none."""
 
-MOST_PIXELS = 2**28
 MOST_PARTS = 200
 """More parts than this in one slice are noise, not an implant."""
 
@@ -48,6 +48,21 @@ def read_shapes(files: Sequence[str]) -> list[Shape]:
         Where it cannot be read, its pixels are not square, or a slice is full of specks.
     """
     return [shape for file in files for shape in _shapes(*_split(file))]
+
+
+def fingerprints(files: Sequence[str]) -> list[str]:
+    """SHA-256 of each file, so that a database knows when a mask has changed under its name.
+
+    Raises
+    ------
+    UsageError
+        Where a file is missing.
+    """
+    paths = [_split(file)[0] for file in files]
+    for path in paths:
+        if not path.is_file():
+            raise UsageError(f"{path}: there is no such mask file.")
+    return [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
 
 
 def _split(file: str) -> tuple[Path, float | None]:
@@ -94,8 +109,9 @@ def _square(path: Path, own_mm: tuple[float, float] | None) -> float:
 def _refuse_specks(path: Path, plane: NDArray[np.bool_]) -> None:
     from scipy.ndimage import label
 
-    if label(plane, structure=np.ones((3, 3)))[1] > MOST_PARTS:
-        raise UnsupportedInputError(f"{path}: a slice has more than {MOST_PARTS} parts; clean the mask first.")
+    parts, gaps = label(plane, structure=np.ones((3, 3)))[1], label(~np.pad(plane, 1))[1]
+    if max(parts, gaps) > MOST_PARTS:
+        raise UnsupportedInputError(f"{path}: a slice has over {MOST_PARTS} parts or holes; clean the mask first.")
 
 
 def _planes(path: Path) -> Planes:
@@ -119,9 +135,11 @@ def _planes(path: Path) -> Planes:
 
 
 def _read_mat(path: Path) -> Planes:
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     try:
+        for _, shape, _ in whosmat(path):
+            refuse_large(path, shape)
         content = loadmat(path)
     except NotImplementedError:
         raise UnsupportedInputError(f"{path}: a MATLAB 7.3 file; save it with -v7.") from None
@@ -170,8 +188,7 @@ def _read_segmentation(path: Path) -> Planes:
         if dataset.file_meta.get("MediaStorageSOPClassUID", dataset.get("SOPClassUID")) != _SEGMENTATION:
             raise UsageError(f"{path}: no DICOM segmentation; give a SEG, NIfTI, PNG, .npy or .mat file.")
         frames = int(dataset.get("NumberOfFrames", 1))
-        if frames * int(dataset.Rows) * int(dataset.Columns) > MOST_PIXELS:
-            raise UnsupportedInputError(f"{path}: a segmentation of {frames} frames is too large; cut it to the metal.")
+        refuse_large(path, (frames, int(dataset.Rows), int(dataset.Columns)))
         values = dataset.pixel_array
         height_mm, width_mm = _seg_pixel_mm(dataset)
     most = float(dataset.get("MaximumFractionalValue", 1))

@@ -81,9 +81,11 @@ def simulate(
     _check_output(out, text, resume=resume)
     shapes = read_shapes(settings.shapes)
     planned, skipped = _planned(sources, settings, shapes, workers, tell)
-    with replacing(out / SETTINGS_FILE) as partial_file:
-        partial_file.write_text(text, encoding="utf-8")
+    out.mkdir(parents=True, exist_ok=True)
     with claimed(out):
+        _check_output(out, text, resume=resume)  # somebody else may have begun meanwhile
+        with replacing(out / SETTINGS_FILE) as partial_file:
+            partial_file.write_text(text, encoding="utf-8")
         remove_partial(out)
         try:
             failed = _make_missing(planned, out, settings, shapes, workers=workers, device=device, tell=tell)
@@ -128,8 +130,7 @@ def preview(
         else:
             failed.append((case.name, found))
         tell("placing metal", len(shown) + len(failed), len(first))
-    with replacing(out / PLANNED_SHEET) as partial_file:
-        planned_sheet(shown, partial_file)
+    planned_sheet(shown, out / PLANNED_SHEET)
     return SimulationResult(tuple(case.planned.name for case in shown), tuple(failed), tuple(skipped))
 
 
@@ -203,7 +204,13 @@ def _check_output(out: Path, text: str, *, resume: bool) -> None:
     file = out / SETTINGS_FILE
     if not file.is_file():
         raise UsageError(f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder.")
-    if load_toml(file) != tomllib.loads(text):
+    before, now = load_toml(file), tomllib.loads(text)
+    made_by, here = before.pop("version", None), now.pop("version")
+    if before == now and made_by != here:
+        raise UsageError(
+            f"{out}: was made by ctmar {made_by}, this is {here}; go on with that or choose another folder."
+        )
+    if before != now:
         raise UsageError(f"{out}: was made with other settings, see {SETTINGS_FILE}; choose another folder.")
 
 

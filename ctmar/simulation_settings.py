@@ -13,6 +13,7 @@ import tomli_w
 from ctmar import __version__
 from ctmar.config import settings_from
 from ctmar.errors import UsageError
+from ctmar.shapes import fingerprints
 from data_sim.acquisition import ScanSettings
 from data_sim.field_of_view import narrowed
 from data_sim.geometry import FanArc, FanFlat, Geometry, Parallel
@@ -20,6 +21,7 @@ from data_sim.materials import METALS
 from data_sim.placement import IMPLANTS, OWN
 
 SETTINGS_FILE = "simulation.toml"
+_PROVENANCE = ("version", "sources", "shapes_sha256")
 
 _GEOMETRIES: Mapping[str, type[FanArc] | type[FanFlat] | type[Parallel]] = {
     "arc": FanArc,
@@ -82,6 +84,8 @@ class SimulationSettings:
                     near = difflib.get_close_matches(name, known, n=1)
                     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
                     raise ValueError(f"unknown {what} {name!r}: {hint}")
+        if self.bins is not None and self.bins < 2:
+            raise ValueError(f"bins must be at least 2, not {self.bins}")
         if self.bins is not None and self.fov_mm is not None:
             raise ValueError("bins and fov_mm both set the width of the detector: give one of them")
         if self.arc_deg == 180 and self.geometry != "parallel":
@@ -103,8 +107,16 @@ class SimulationSettings:
 
 
 def settings_text(sources: Sequence[str], settings: SimulationSettings) -> str:
-    """The content of `simulation.toml`: version, sources and every setting, in the form that `read_request` reads."""
+    """The content of `simulation.toml`: version, sources and every setting, in the form that `read_request` reads.
+
+    Raises
+    ------
+    UsageError
+        Where a file of `settings.shapes` is missing.
+    """
     values = {"version": __version__, "sources": list(map(str, sources)), **asdict(settings)}
+    if settings.shapes:
+        values["shapes_sha256"] = fingerprints(settings.shapes)
     return tomli_w.dumps(_without_none(values))
 
 
@@ -127,7 +139,7 @@ def read_request(
     UsageError
         Where there is no source, or a setting makes no sense.
     """
-    given = {name: value for name, value in values.items() if name not in ("version", "sources")}
+    given = {name: value for name, value in values.items() if name not in _PROVENANCE}
     written = values.get("sources", [])
     if not (isinstance(written, list) and all(isinstance(source, str) for source in written)):
         raise UsageError("simulation: sources must be a list of texts.")

@@ -23,7 +23,7 @@ def narrowed(geometry: Geometry, fov_mm: float) -> Geometry:
     largest_mm = 2 * one_view.field_of_view_mm
     if not 0 < fov_mm <= largest_mm:
         raise ValueError(f"fov_mm must lie between 0 and what the scan sees, {largest_mm:.0f} mm, not {fov_mm}")
-    too_few, enough = 1, geometry.bins
+    too_few, enough = max(1, int(2 * abs(geometry.bin_offset))), geometry.bins
     while enough - too_few > 1:
         bins = (too_few + enough) // 2
         if 2 * replace(one_view, bins=bins).field_of_view_mm >= fov_mm:

@@ -34,6 +34,8 @@ class ImageGrid:
             raise ValueError(f"an image grid needs at least one pixel, not {self.rows} x {self.cols}")
         if not (np.isfinite(self.pixel_mm) and self.pixel_mm > 0):
             raise ValueError(f"pixel_mm must be positive, not {self.pixel_mm}")
+        if not np.isfinite([self.centre_x_mm, self.centre_y_mm]).all():
+            raise ValueError("the centre of an image grid must be finite")
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, prange
 from numpy.typing import NDArray
 
 from data_sim.blur import shared
+from data_sim.kernels import in_threads, kernel
+
+_COUNTS_AT_ONCE = 1 << 15
 
 FEWEST = 1.0
 """A signal is never below this many photons before the logarithm: behind enough metal nothing is left."""
@@ -79,14 +81,15 @@ def poisson(mean: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.f
     float64, whole numbers in the shape of `mean`
     """
     counts = rng.standard_normal(mean.shape)
-    _quantiles(np.ascontiguousarray(mean).ravel(), counts.ravel())
+    means = np.ascontiguousarray(mean, np.float64).ravel()
+    in_threads(_quantiles, means.size, _COUNTS_AT_ONCE, means, counts.ravel())
     return np.maximum(counts, 0, out=counts)
 
 
-@njit(parallel=True, cache=True)
-def _quantiles(mean, normal):  # type: ignore[no-untyped-def]
+@kernel("void(intp, intp, float64[::1], float64[::1])")
+def _quantiles(first, stop, mean, normal):  # type: ignore[no-untyped-def]
     """Normal deviates to Poisson counts, in place."""
-    for i in prange(mean.size):
+    for i in range(first, stop):
         m, z = mean[i], normal[i]
         if m < 50.0:
             wanted = 0.5 * math.erfc(-z / math.sqrt(2.0))

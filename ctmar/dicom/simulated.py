@@ -6,6 +6,7 @@ simulated, name no patient but a pseudonym, and carry UIDs that follow from the 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import uuid
 from dataclasses import asdict
@@ -60,10 +61,12 @@ def write_case_dicom(case_file: Path, folder: Path, settings: SimulationSettings
 def case_uid(case: Case, name: str, settings: SimulationSettings, what: str) -> str:
     """A UID below 2.25 (PS3.5 section B.2) that is the same whenever the same case is made, and never otherwise.
 
-    It follows from the case and all settings but the number of cases, on which no case depends.
+    It follows from the case's sinogram, from its name and source, and from all settings but the number of cases, on
+    which no case depends.
     """
     made_with = {key: value for key, value in asdict(settings).items() if key != "cases"}
-    identity = [name, case.patient, case.source, case.grid.to_dict(), made_with, what]
+    scan = hashlib.sha256(np.ascontiguousarray(case.sinogram_metal).tobytes()).hexdigest()
+    identity = [name, case.patient, case.source, case.grid.to_dict(), made_with, scan, what]
     return f"2.25.{uuid.uuid5(_NAMESPACE, json.dumps(identity, sort_keys=True)).int}"
 
 

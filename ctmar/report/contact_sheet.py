@@ -45,8 +45,7 @@ def simulated_sheet(files: Sequence[Path], path: Path) -> None:
         info, images, _ = read_images(file, folder="image", names=["uncorrected"])
         grey = Image.fromarray(windowed(images["uncorrected"], SOFT_TISSUE)).convert("RGB")
         tiles.append((f"{int(file.stem.rpartition('-')[2])}  {info.implant}  {info.material}", grey))
-    with replacing(path) as partial:
-        _sheet(tiles, partial)
+    _sheet(tiles, path)
 
 
 def _overlaid(image_hu: NDArray[np.float32], metal: NDArray[np.float32]) -> Image.Image:
@@ -69,4 +68,5 @@ def _sheet(tiles: Sequence[tuple[str, Image.Image]], path: Path) -> None:
         draw.text((left + 2, top + 2), label, fill=(225, 225, 225), font=font)
         picture.thumbnail((_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
         sheet.paste(picture, (left, top + _LABEL_PX))
-    sheet.save(path, "PNG", optimize=True)
+    with replacing(path) as partial:
+        sheet.save(partial, "PNG", optimize=True)

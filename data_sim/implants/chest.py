@@ -22,7 +22,7 @@ def sternal_wire(rng: Generator, materials: Sequence[str], *, half_x_mm: float, 
     thick = rng.uniform(0.7, 0.9)
     a, b = half_x_mm + thick, half_y_mm + thick
     ring = superellipse(a, b, 2.6, 160)
-    ring = np.roll(ring, 40, axis=0)  # so that it begins in front
+    ring = np.roll(ring, -40, axis=0)  # so that it begins in front, at +y
     which = rng.random()
     if which < 0.25:
         pieces = [Piece(superellipse(a, b, 2.6), material, (superellipse(a - thick, b - thick, 2.6),))]

@@ -74,7 +74,7 @@ def rasterise(pieces: Implant, grid: ImageGrid) -> dict[str, Mask]:
     for piece in pieces:
         filled = _inside(piece.outline, grid)
         for hole in piece.holes:
-            filled ^= _inside(hole, grid)
+            filled &= ~_inside(hole, grid)
         owner[filled] = codes.index(piece.material)
     return {code: owner == k for k, code in enumerate(codes)}
 

@@ -128,13 +128,14 @@ def _backproject(filtered: torch.Tensor, geometry: Geometry, grid: ImageGrid) ->
             index, weight = t / geometry.bin_pitch_mm, torch.ones_like(t)
         else:
             radius = geometry.source_isocentre_mm
-            u = x * sin - y * cos + radius
+            depth = x * sin - y * cos + radius
+            u = torch.where(depth > 0, depth, radius)
             if isinstance(geometry, FanFlat):
                 index = t / u * (geometry.source_detector_mm / geometry.bin_pitch_mm)
                 weight = radius**2 / (u * u)
             else:
                 index, weight = torch.atan(t / u) / geometry.bin_pitch_rad, 1 / (u * u + t * t)
-            weight = torch.where(u > 0, weight, 0)
+            weight = torch.where(depth > 0, weight, 0)
         index = (index + first_bin).reshape(-1)
         weight = torch.where((index >= 0) & (index <= bins - 1), weight.reshape(-1), 0)[:, None]
         low = index.clamp(0, bins - 2).long()

@@ -115,7 +115,7 @@ def _places_arc(x, cos, sin, t0, u0, radius, coefficients, most, first_bin, end,
         t = x[c] * cos + t0
         u = x[c] * sin + u0
         squared = t * t + u * u
-        weight = np.float32(1) / max(squared, nearest)
+        weight = np.float32(1) / max(squared, nearest * nearest)
         far = np.float32(1) / max(u + math.sqrt(squared), nearest)
         z = min(max(t * far, -most), most)
         q = z * z

@@ -107,7 +107,7 @@ def _bins_of_disc(x, y, rho, cos_b, sin_b, kind, radius, per_bin, first_bin, bin
     else:
         u = radius + x * sin_b - y * cos_b
         distance = math.hypot(t, u)
-        if distance <= rho:
+        if distance <= rho or u <= rho:  # around the source or behind it: rays are whole lines
             return 0, bins - 1
         g, half = math.atan2(t, u), math.asin(rho / distance)
         if kind == ARC:

@@ -557,7 +557,16 @@ def test_exposure_and_field_of_view_of_a_simulation(run, tmp_path, monkeypatch):
     assert [settings.scan.photons for settings in seen] == [2e7, 2e7, 1e6]
     assert [settings.scan.crosstalk for settings in seen] == [0.02] * 3
     assert [settings.scanner().bins for settings in seen] == [920, 511, 920]  # 2 asin(150 / 595) / 1 mrad, and 1
+    config.write_text("bins = 400\n", encoding="utf-8")
+    assert run(*base, "--fov", "300").code == 0
+    config.write_text("fov_mm = 300.0\n", encoding="utf-8")
+    assert run(*base, "--bins", "400").code == 0
+    config.write_text('geometry = "parallel"\narc_deg = 180\n', encoding="utf-8")
+    assert run(*base, "--geometry", "flat").code == 0
+    assert [settings.scanner().bins for settings in seen[3:]] == [511, 400, 920]
+    config.write_text("[scan]\nmas = 150.0\n", encoding="utf-8")
     for flags, words in (
+        (("--bins", "1"), ("bins must be at least 2",)),
         (("--mas", "80", "--photons", "1e6"), ("--photons", "--mas")),
         (("--fov", "900"), ("fov_mm", "528 mm")),
         (("--geometry", "parallel"), ("mas needs a fan",)),

@@ -162,6 +162,31 @@ def test_matlab_7_3(tmp_path):
         read_shapes([str(tmp_path / "a.mat")])
 
 
+@pytest.mark.parametrize("name", ["a.npy", "a.mat", "a.nii.gz"])
+def test_arrays_that_would_fill_the_memory(tmp_path, monkeypatch, name):
+    """Compressed files may promise any size: it is looked at before anything is read."""
+    mask = np.ones((200, 200), np.uint8)
+    if name == "a.npy":
+        np.save(tmp_path / name, mask)
+    elif name == "a.mat":
+        savemat(tmp_path / name, {"mask": mask}, do_compression=True)
+    else:
+        nibabel = pytest.importorskip("nibabel")
+        nibabel.save(nibabel.Nifti1Image(mask[..., None], np.eye(4)), tmp_path / name)
+    assert read_shapes([f"{tmp_path}/{name}:1"])
+    monkeypatch.setattr("ctmar.masks.MOST_PIXELS", 1000)
+    with pytest.raises(UnsupportedInputError, match="million pixels"):
+        read_shapes([f"{tmp_path}/{name}:1"])
+
+
+def test_a_sieve_is_refused(tmp_path):
+    mask = np.ones((60, 60), bool)
+    mask[1::2, 1::2] = False
+    np.save(tmp_path / "a.npy", mask)
+    with pytest.raises(UnsupportedInputError, match="parts or holes"):
+        read_shapes([f"{tmp_path}/a.npy:1"])
+
+
 def test_a_picture_that_would_fill_the_memory(tmp_path, monkeypatch):
     Image.fromarray(np.ones((200, 200), np.uint8)).save(tmp_path / "a.png")
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)

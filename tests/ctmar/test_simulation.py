@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctmar import planning, sources
+from ctmar import __version__, planning, sources
 from ctmar.case_maker import STORED_IMAGES, write_cases
 from ctmar.config import load_toml
 from ctmar.database import list_cases, read_case, read_index
@@ -383,6 +383,15 @@ def test_a_case_of_the_users_own_shape(tmp_path):
     assert (case.implant, case.material) == ("own", "fe")
     # a bar of 24 x 10 mm, and at most 3 pixels of 2.9 mm of bright edge all around it
     assert 0.7 * 24 * 10 <= case.mask_metal.sum() * case.grid.pixel_mm**2 < (24 + 17.4) * (10 + 17.4)
+    mask[0, 0] = True
+    np.save(tmp_path / "bar.npy", mask)
+    with pytest.raises(UsageError, match="other settings"):
+        simulate(["phantom"], tmp_path / "db", settings, device="cpu", resume=True)
+    toml = (tmp_path / "db" / "simulation.toml").read_text()
+    np.save(tmp_path / "bar.npy", mask & (np.arange(600).reshape(20, 30) > 0))
+    (tmp_path / "db" / "simulation.toml").write_text(toml.replace(f'"{__version__}"', '"0.0.0"'))
+    with pytest.raises(UsageError, match=r"was made by ctmar 0\.0\.0"):
+        simulate(["phantom"], tmp_path / "db", settings, device="cpu", resume=True)
     with pytest.raises(UsageError, match="no such mask"):
         simulate(["phantom"], tmp_path / "no", replace(settings, shapes=("nowhere.npy:1.0",)))
     assert not (tmp_path / "no").exists()

@@ -1,5 +1,9 @@
 """Readings of the detector: their moments against theory, or against photons drawn energy by energy."""
 
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -88,3 +92,18 @@ def test_noise_follows_its_generator():
     first, again, other = (readings(1e4, seed=seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert not np.array_equal(first, other)
+
+
+def test_threads_and_forks_do_not_end_the_process():
+    """Callers have threads of their own, and some fork; the counts stay the same."""
+    mean = np.full(100_000, 30.0)
+    expected = poisson(mean, np.random.default_rng(0))
+    with ThreadPoolExecutor(3) as pool:
+        for counts in pool.map(lambda _: poisson(mean, np.random.default_rng(0)), range(6)):
+            np.testing.assert_array_equal(counts, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(poisson(mean, np.random.default_rng(0)), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0

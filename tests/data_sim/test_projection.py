@@ -329,3 +329,32 @@ def test_views_without_anything_do_not_tie_a_slice_to_its_stack(views):
     together = projector.fbp(sinograms)
     for one, image in zip(sinograms, together, strict=True):
         np.testing.assert_array_equal(projector.fbp(one), image)
+
+
+@each_geometry
+@pytest.mark.parametrize("grid", [ImageGrid(1, 1, 2.0), ImageGrid(1, 40, 2.0), ImageGrid(33, 1, 2.0)])
+def test_tiny_grids(geometry, grid):
+    """Rows and columns that do not fill a tile; the adjoint still is one."""
+    small = replace(geometry, views=3)
+    scan = projector(small, grid)
+    rng = np.random.default_rng(0)
+    x, y = rng.random(grid.shape), rng.random(small.shape)
+    assert np.vdot(scan.forward(x).astype(float), y) == pytest.approx(np.vdot(x, scan.back(y).astype(float)), rel=1e-5)
+    assert np.isfinite(scan.fbp(y)).all()
+
+
+def test_one_bin_has_no_filter():
+    with pytest.raises(ValueError, match="at least two bins"):
+        projector(Parallel(views=4, bins=1)).fbp(np.zeros((4, 1)))
+
+
+def test_rays_are_whole_lines_where_the_source_stands_in_the_image():
+    """No scanner does that, but a file may say so: the line through source and isocentre crosses the whole square."""
+    scan = projector(FanArc(views=8, bins=5, source_isocentre_mm=50.0, bin_pitch_rad=0.01))
+    p = scan.forward(np.ones(GRID.shape))
+    np.testing.assert_allclose(p[::2, 2], GRID.rows * GRID.pixel_mm, rtol=1e-5)
+
+
+def test_grids_need_a_finite_centre():
+    with pytest.raises(ValueError, match="must be finite"):
+        ImageGrid(4, 4, 1.0, float("nan"), 0.0)

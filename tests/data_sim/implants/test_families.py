@@ -157,7 +157,7 @@ def test_humeral_head_is_a_cap_on_a_stem() -> None:
 
 
 def test_sternal_wire_is_as_thick_as_usp_5_to_7() -> None:
-    whole = 0
+    whole = fronts = 0
     for pieces in drawn(partial(chest.sternal_wire, half_x_mm=20.0, half_y_mm=7.0), 40):
         if pieces[0].holes:
             whole += 1
@@ -167,7 +167,12 @@ def test_sternal_wire_is_as_thick_as_usp_5_to_7() -> None:
         for piece in pieces:
             level = (np.abs(piece.outline / [20.0, 7.0]) ** 2.6).sum(axis=1)
             assert level.min() > 0.98
+        if len(pieces) == 2 and not pieces[0].holes and pieces[1].outline[:, 1].min() > 6:
+            # the front of the loop under its twist: anterior is +y
+            assert pieces[0].outline[:, 1].mean() > 3
+            fronts += 1
     assert 3 < whole < 20
+    assert fronts > 3
 
 
 def test_a_pacemaker_is_a_shell_with_little_metal_in_it() -> None:
