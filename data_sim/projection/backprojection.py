@@ -73,6 +73,14 @@ def _angle_to_bin(scan: Scan) -> tuple[np.float32, NDArray[np.float32], np.float
 
 
 @part
+def _shared(inside, weight, end, row):
+    """The row of the lower bin beside an index from 0 to `end`, and the weight's share of it and of the next."""
+    low = np.int32(min(inside, end - np.float32(1)))
+    upper = (inside - np.float32(low)) * weight
+    return np.int32(row + low), weight - upper, upper
+
+
+@part
 def _places_parallel(x, cos, t0, per_bin, first_bin, end, row, rows, w0, w1):
     """Row of the filtered sinogram and weights for pixels beside each other; no weight beside the detector.
 
@@ -82,10 +90,7 @@ def _places_parallel(x, cos, t0, per_bin, first_bin, end, row, rows, w0, w1):
         index = (x[c] * cos + t0) * per_bin + first_bin
         inside = min(max(index, np.float32(0)), end)
         weight = np.float32(1) if inside == index else np.float32(0)
-        low = np.int32(min(inside, end - np.float32(1)))
-        rows[c] = row + low
-        w1[c] = (inside - np.float32(low)) * weight
-        w0[c] = weight - w1[c]
+        rows[c], w0[c], w1[c] = _shared(inside, weight, end, row)
 
 
 @part
@@ -99,10 +104,7 @@ def _places_flat(x, cos, sin, t0, u0, radius, per_bin, first_bin, end, row, rows
         inside = min(max(index, np.float32(0)), end)
         weight = radius * part
         weight = weight * weight if (inside == index) & (u > nearest) else np.float32(0)
-        low = np.int32(min(inside, end - np.float32(1)))
-        rows[c] = row + low
-        w1[c] = (inside - np.float32(low)) * weight
-        w0[c] = weight - w1[c]
+        rows[c], w0[c], w1[c] = _shared(inside, weight, end, row)
 
 
 @part
@@ -122,10 +124,7 @@ def _places_arc(x, cos, sin, t0, u0, radius, coefficients, most, first_bin, end,
         index = z * (a0 + q * (a1 + q * (a2 + q * (a3 + q * (a4 + q * (a5 + q * a6)))))) + first_bin
         inside = min(max(index, np.float32(0)), end)
         weight = weight if (inside == index) & (u > nearest) else np.float32(0)
-        low = np.int32(min(inside, end - np.float32(1)))
-        rows[c] = row + low
-        w1[c] = (inside - np.float32(low)) * weight
-        w0[c] = weight - w1[c]
+        rows[c], w0[c], w1[c] = _shared(inside, weight, end, row)
 
 
 @kernel(
