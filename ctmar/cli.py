@@ -108,7 +108,9 @@ def simulate(
     mas: Annotated[float | None, typer.Option(help="Tube current times time of a turn, instead of photons.")] = None,
     geometry: Annotated[str | None, typer.Option(help="arc, flat or parallel [arc].")] = None,
     views: Annotated[int | None, typer.Option(help="Views per scan [984; 720 for parallel].")] = None,
-    bins: Annotated[int | None, typer.Option(help="Detector bins [920; 736 for parallel].")] = None,
+    bins: Annotated[
+        int | None, typer.Option(help="Detector bins; fewer see a smaller field of view [920; 736 for parallel].")
+    ] = None,
     fov: Annotated[float | None, typer.Option(help="Field of view in mm, instead of bins [528 for arc].")] = None,
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings, or the simulation.toml of a database; flags win.")
@@ -168,6 +170,11 @@ def simulate(
             note(f"  {line}")
     else:
         note(f"{out}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out, see index.csv.")
+    if result.truncated:
+        warn(
+            f"in {result.truncated} cases the patient reaches outside the field of view of"
+            f" {2 * settings.scanner().field_of_view_mm:.0f} mm: their projections are truncated. More bins see more."
+        )
     for name, reason in result.failed:
         warn(f"{name}: {reason}")
     if result.failed:

@@ -36,13 +36,17 @@ _EDGE_PX = 3
 
 @dataclass(frozen=True)
 class Screened:
-    """What screening found in a slice: the families of implants that fit it, or why it is left out."""
+    """What screening found in a slice: the families of implants that fit it, or why it is left out.
+
+    `reach_mm` is how far the patient reaches from the isocentre.
+    """
 
     slice: SourceSlice
     patient: str = ""
     grid: ImageGrid | None = None
     implants: tuple[str, ...] = ()
     reason: str = ""
+    reach_mm: float = 0.0
 
 
 def screen(source: SourceSlice, *, names: Sequence[str] = tuple(IMPLANTS), shapes: Sequence[Shape] = ()) -> Screened:
@@ -56,7 +60,8 @@ def screen(source: SourceSlice, *, names: Sequence[str] = tuple(IMPLANTS), shape
         return Screened(source, patient, grid, reason=reason)
     # the same generator for every slice: what fits does not depend on which others there are
     fitting = suitable(image_hu, grid, np.random.default_rng(0), names=names, shapes=shapes)
-    return Screened(source, patient, grid, tuple(fitting), "" if fitting else "no implant fits")
+    reach_mm = float(np.hypot(grid.x_mm()[None], grid.y_mm()[:, None])[body_mask(image_hu)].max())
+    return Screened(source, patient, grid, tuple(fitting), "" if fitting else "no implant fits", reach_mm)
 
 
 def why_not(image_hu: NDArray[np.float32], grid: ImageGrid) -> str:

@@ -120,6 +120,8 @@ def _planes(path: Path) -> Planes:
         raise UnsupportedInputError(f"{path}: larger than {MOST_BYTES // 2**20} MiB; cut the mask to the metal.")
     reader = {".mat": _read_mat, ".dcm": _read_segmentation}.get(path.suffix.lower())
     if reader is None:
+        if not path.name.lower().endswith((".npy", ".nii", ".nii.gz", ".png")):
+            raise UsageError(f"{path}: a shape is a .png, .npy, .nii, .nii.gz, .mat or DICOM SEG (.dcm) file.")
         return read_planes(path)
     if not path.is_file():
         raise UsageError(f"{path}: there is no such mask file.")

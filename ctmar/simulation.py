@@ -12,8 +12,8 @@ from ctmar.case_maker import STORED_IMAGES, write_cases
 from ctmar.config import load_toml
 from ctmar.database import read_case, read_info, write_index
 from ctmar.dicom.simulated import write_case_dicom
-from ctmar.errors import UnsupportedInputError, UsageError
-from ctmar.files import claimed, refuse_existing, remove_partial, replacing
+from ctmar.errors import OutputExistsError, UnsupportedInputError, UsageError
+from ctmar.files import claimed, remove_partial, replacing
 from ctmar.planning import PlacedCase, PlannedCase, batches, place_case, plan
 from ctmar.processes import each
 from ctmar.report.contact_sheet import MOST_TILES, planned_sheet, simulated_sheet
@@ -35,11 +35,15 @@ LeftOut = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """What became of a simulation: cases by name, and (name, reason) of cases and of slices left out."""
+    """What became of a simulation: cases by name, and (name, reason) of cases and of slices left out.
+
+    `truncated` counts the cases whose patient reaches outside the scan's field of view.
+    """
 
     cases: tuple[str, ...]
     failed: LeftOut
     skipped: LeftOut
+    truncated: int
 
 
 def simulate(
@@ -96,7 +100,7 @@ def simulate(
             remove_partial(out)  # of workers that were ended
         _write_index(out, planned, skipped, failed)
         simulated_sheet([out / f"{name}.h5" for name in names[:MOST_TILES]], out / SIMULATED_SHEET)
-    return SimulationResult(tuple(names), tuple(failed), tuple(skipped))
+    return SimulationResult(tuple(names), tuple(failed), tuple(skipped), _truncated(planned, settings))
 
 
 def preview(
@@ -118,7 +122,7 @@ def preview(
     """
     tell = progress or (lambda *_: None)
     if not _is_free(out):
-        refuse_existing(out, overwrite=False)
+        raise OutputExistsError(f"{out}: exists already; choose another folder for the preview.")
     shapes = read_shapes(settings.shapes)
     planned, skipped = _planned(sources, settings, shapes, workers, tell)
     shown, failed = [], []
@@ -131,7 +135,13 @@ def preview(
             failed.append((case.name, found))
         tell("placing metal", len(shown) + len(failed), len(first))
     planned_sheet(shown, out / PLANNED_SHEET)
-    return SimulationResult(tuple(case.planned.name for case in shown), tuple(failed), tuple(skipped))
+    names = tuple(case.planned.name for case in shown)
+    return SimulationResult(names, tuple(failed), tuple(skipped), _truncated(first, settings))
+
+
+def _truncated(planned: Sequence[PlannedCase], settings: SimulationSettings) -> int:
+    radius_mm = settings.scanner().field_of_view_mm
+    return sum(case.screened.reach_mm > radius_mm for case in planned)
 
 
 def _planned(
@@ -200,7 +210,7 @@ def _check_output(out: Path, text: str, *, resume: bool) -> None:
     if _is_free(out):
         return
     if not resume:
-        refuse_existing(out, overwrite=False)
+        raise OutputExistsError(f"{out}: exists already; give --resume to complete it, or choose another name.")
     file = out / SETTINGS_FILE
     if not file.is_file():
         raise UsageError(f"{out}: has no {SETTINGS_FILE}, so it cannot be resumed; choose another folder.")

@@ -83,6 +83,7 @@ class SimulationSettings:
                 if name not in known:
                     near = difflib.get_close_matches(name, known, n=1)
                     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+                    hint = "it needs --shapes FILE" if name == OWN else hint
                     raise ValueError(f"unknown {what} {name!r}: {hint}")
         if self.bins is not None and self.bins < 2:
             raise ValueError(f"bins must be at least 2, not {self.bins}")

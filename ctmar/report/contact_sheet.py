@@ -44,7 +44,7 @@ def simulated_sheet(files: Sequence[Path], path: Path) -> None:
     for file in files:
         info, images, _ = read_images(file, folder="image", names=["uncorrected"])
         grey = Image.fromarray(windowed(images["uncorrected"], SOFT_TISSUE)).convert("RGB")
-        tiles.append((f"{int(file.stem.rpartition('-')[2])}  {info.implant}  {info.material}", grey))
+        tiles.append((f"{int(file.stem.rpartition('-')[2])}  {info.implant}  {info.material.replace(',', ', ')}", grey))
     _sheet(tiles, path)
 
 

@@ -545,7 +545,7 @@ def test_exposure_and_field_of_view_of_a_simulation(run, tmp_path, monkeypatch):
 
     def simulate(sources, out, settings, **_):
         seen.append(settings)
-        return SimpleNamespace(cases=(), failed=(), skipped=())
+        return SimpleNamespace(cases=(), failed=(), skipped=(), truncated=0)
 
     monkeypatch.setattr("ctmar.simulation.simulate", simulate)
     config = tmp_path / "scan.toml"

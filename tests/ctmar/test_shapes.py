@@ -101,7 +101,7 @@ def test_missing_unknown_or_without_a_size(tmp_path, mask):
     for name, message in (
         ("none.npy:0.7", "no such mask"),
         ("none.mat", "no such mask"),
-        ("a.txt", "a mask is"),
+        ("a.txt", "a shape is"),
         ("stack.npy", "says no pixel size"),
         ("stack.npy:0", "give 0.02 to 5 mm"),
         ("stack.npy:nan", "give 0.02 to 5 mm"),

@@ -522,3 +522,10 @@ def test_a_source_that_goes_away_costs_its_cases_only(tmp_path):
     assert write_cases([case], out=tmp_path, settings=SETTINGS, device="cpu") == [
         ("case-000001", "b.dcm: cannot be opened; fetch it again.")
     ]
+
+
+def test_patients_outside_the_field_of_view_are_counted(tmp_path):
+    """A pelvis of the phantom is 340 mm and more across; 150 bins of 1 mrad see 89 mm."""
+    narrow = replace(SETTINGS, cases=2, implants=("hip",), bins=150)
+    assert preview(["phantom"], tmp_path / "narrow", narrow).truncated == 2
+    assert preview(["phantom"], tmp_path / "wide", replace(narrow, bins=None)).truncated == 0
