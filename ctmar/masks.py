@@ -88,3 +88,7 @@ def _read_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
     refuse_large(path, volume.shape)
     width_mm, height_mm = (float(step) for step in volume.header.get_zooms()[:2])
     return np.asarray(volume.dataobj, np.float32)[::-1, ::-1].T, (height_mm, width_mm)
+def mask_of_series(path, series, name=None):
+    from ctmar.detection import Detection
+    first = series.slices[0]
+    return Detection(list(read_mask(path, (len(series.slices), first.rows, first.cols))))

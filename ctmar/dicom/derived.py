@@ -72,6 +72,11 @@ _LOSSY = {
 """Transfer syntaxes that always lose, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
 
 
+_PURPOSES = {
+    "121321": "Mask image for image processing operation",
+    "121322": "Source image for image processing operation",
+}
+
 NO_METAL = "No metal found in this slice"
 
 
@@ -180,14 +185,14 @@ def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries
             if source.get(keyword):
                 scanner.add(copy.deepcopy(source[keyword]))
         scanner.Manufacturer = scanner.get("Manufacturer") or "Unknown"
-        scanner.PurposeOfReferenceCodeSequence = [_code("109101", "DCM", "Acquisition Equipment")]
+        scanner.PurposeOfReferenceCodeSequence = [code("109101", "DCM", "Acquisition Equipment")]
         contributors.append(scanner)
     processor = Dataset()
     processor.Manufacturer = MANUFACTURER
     processor.ManufacturerModelName = MODEL_NAME
     processor.SoftwareVersions = series.version
     processor.ContributionDescription = "Metal artifact reduction"
-    processor.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
+    processor.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     derived.ContributingEquipmentSequence = [*contributors, processor]
     derived.Manufacturer = MANUFACTURER
     derived.ManufacturerModelName = MODEL_NAME
@@ -214,7 +219,7 @@ def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSerie
     earlier = str(source.get("DerivationDescription") or "").strip()
     derived.DerivationDescription = (f"{text} Source: {earlier}" if earlier else text)[:_MAX_ST]
     codes = [c for c in derived.get("DerivationCodeSequence") or [] if c.get("CodeValue") != "CTMAR1"]
-    derived.DerivationCodeSequence = [*codes, _code("CTMAR1", "99CTMAR", "Metal artifact reduction")]
+    derived.DerivationCodeSequence = [*codes, code("CTMAR1", "99CTMAR", "Metal artifact reduction")]
     scheme = Dataset()
     scheme.CodingSchemeDesignator = "99CTMAR"
     scheme.CodingSchemeName = "Private codes of ctmar"
@@ -222,14 +227,29 @@ def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSerie
     schemes = derived.get("CodingSchemeIdentificationSequence") or []
     schemes = [s for s in schemes if s.get("CodingSchemeDesignator") != "99CTMAR"]
     derived.CodingSchemeIdentificationSequence = [*schemes, scheme]
-    image = Dataset()
-    image.ReferencedSOPClassUID = source.SOPClassUID
-    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [
-        _code("121322", "DCM", "Source image for image processing operation"),
-    ]
-    derived.SourceImageSequence = [image]
+    derived.SourceImageSequence = [reference(source.SOPClassUID, source.SOPInstanceUID, "121322")]
+
+
+def reference(sop_class_uid: str, sop_uid: str, purpose: str) -> Dataset:
+    """An item of the Source Image Sequence (PS3.3 table C.12-10) on the same pixel grid.
+
+    `purpose` is 121321 for a mask or 121322 for a source image (PS3.16 CID 7202).
+    """
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class_uid
+    item.ReferencedSOPInstanceUID = sop_uid
+    item.SpatialLocationsPreserved = "YES"
+    item.PurposeOfReferenceCodeSequence = [code(purpose, "DCM", _PURPOSES[purpose])]
+    return item
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    """An item of a code sequence (PS3.3 section 8.8)."""
+    item = Dataset()
+    item.CodeValue = value
+    item.CodingSchemeDesignator = scheme
+    item.CodeMeaning = meaning
+    return item
 
 
 def derivation_text(series: DerivedSeries, *, carried: str | None = None) -> str:
@@ -279,14 +299,6 @@ def _zone(source: Dataset) -> timezone | None:
         return None
     shift = timedelta(hours=int(offset[1:3]), minutes=int(offset[3:]))
     return timezone(-shift if offset[0] == "-" else shift) if shift < timedelta(hours=24) else None
-
-
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue = value
-    code.CodingSchemeDesignator = scheme
-    code.CodeMeaning = meaning
-    return code
 
 
 def _code_value(item: Dataset, keyword: str) -> str | None:

@@ -59,6 +59,7 @@ class SliceFile:
     cols: int
     pixel_mm: tuple[float, float]
     tilt_deg: float
+    frame: int | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ import pydicom
 import pytest
 
 import ctmar
-from ctmar import cli, pipeline
+from ctmar import cli, slice_correction
+from ctmar.dicom import output
 from ctmar.methods import METHODS, Correction
 from data_sim.geometry import ImageGrid
 from data_sim.phantom import phantom_slice
@@ -57,7 +58,7 @@ def case(tmp_path):
 def run(monkeypatch, capsys):
     """The program in this process: exit code, stdout, stderr."""
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    monkeypatch.setattr(pipeline, "reprojection_geometry", lambda grid: GEOMETRY)
+    monkeypatch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
     monkeypatch.delenv("CTMAR_DEBUG", raising=False)
 
     def run_(*arguments):
@@ -363,7 +364,7 @@ def test_disk_full(run, tmp_path, source, case, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     written = []
-    write = pipeline.write_dataset
+    write = output.write_dataset
 
     def full_after_two(dataset, path):
         if len(written) == 2:
@@ -374,7 +375,7 @@ def test_disk_full(run, tmp_path, source, case, monkeypatch):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "precious.txt").write_text("old")
     before = tree(tmp_path)
-    monkeypatch.setattr(pipeline, "write_dataset", full_after_two)
+    monkeypatch.setattr(output, "write_dataset", full_after_two)
     monkeypatch.setattr(h5py.Group, "create_dataset", full)
     for given, out, flags in ((source, "new", ()), (source, "old", ("--overwrite",)), (case, "new.h5", ())):
         written.clear()
