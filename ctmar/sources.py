@@ -110,7 +110,7 @@ def _of_source(source: str, skipped: list[tuple[str, str]]) -> Iterator[tuple[st
     folder = path.is_dir()
     skipped.extend((file.path, file.reason) for file in dicom.skipped if not (folder and _is_nifti(Path(file.path))))
     for series in dicom.series:
-        yield from ((s.sop_uid, _dicom(series.uid, s)) for s in series.slices)
+        yield from ((s.key, _dicom(series.key, s)) for s in series.slices)
     for volume in sorted(filter(_is_nifti, path.rglob("*"))) if folder else ():
         try:
             yield from _nifti(volume)
@@ -128,14 +128,14 @@ def pseudonym(*identifiers: str) -> str:
 
 
 def _dicom(series: str, file: SliceFile) -> SourceSlice:
-    return SourceSlice(file.sop_uid, partial(_load_dicom, file), series, file.along_normal_mm)
+    return SourceSlice(file.key, partial(_load_dicom, file), series, file.along_normal_mm)
 
 
 def _load_dicom(file: SliceFile) -> tuple[NDArray[np.float32], ImageGrid, str]:
     found = read_slice(file)
     rows_mm, cols_mm = found.pixel_mm
     if abs(rows_mm - cols_mm) > 1e-3 * rows_mm:
-        raise UnsupportedInputError(f"{file.file.name}: its pixels are not square; resample the series first.")
+        raise UnsupportedInputError(f"{file.name}: its pixels are not square; resample the series first.")
     identity = str(found.dataset.get("PatientID") or found.dataset.get("StudyInstanceUID", ""))
     return found.image_hu, ImageGrid(len(found.image_hu), found.image_hu.shape[1], rows_mm), pseudonym(identity)
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from scipy import ndimage
 
-from ctmar.dicom.series import MAX_PIXELS, SliceFile
-from ctmar.dicom.source import PARSE_ERRORS, quiet_pydicom, read_dataset
+from ctmar.dicom.decoding import declared_padding, decode
+from ctmar.dicom.frames import read_frame
+from ctmar.dicom.headers import SliceFile
+from ctmar.dicom.source import MAX_IMAGE_BYTES, PARSE_ERRORS, quiet_pydicom, read_dataset
 from ctmar.errors import UnsupportedInputError
 from data_sim.units import HU_AIR
 
@@ -59,21 +60,16 @@ class Slice:
 def read_slice(slice_file: SliceFile) -> Slice:
     """Read and decode one slice, in any transfer syntax that pydicom and its plugins know.
 
+    A frame of a multi-frame object becomes a classic image (`ctmar.dicom.flattening`); only its own pixels are read.
+
     Raises
     ------
     UnsupportedInputError
         If the file or its pixel data are damaged, truncated, too large or in an encoding that cannot be read.
     """
-    name = slice_file.file.name
-    with slice_file.file.open() as stream:
-        try:
-            dataset = read_dataset(stream)
-        except PARSE_ERRORS as error:
-            raise UnsupportedInputError(
-                f"{name}: damaged or truncated ({type(error).__name__}); fetch it again from its source."
-            ) from None  # pydicom's text would quote values
+    dataset = _read(slice_file)
     with quiet_pydicom():
-        stored = _decode(dataset, slice_file)
+        stored = decode(dataset, slice_file)
         slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
         image_hu = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
         padding = padding_mask(stored, image_hu, dataset)
@@ -135,10 +131,9 @@ def padding_mask(stored: NDArray[np.integer], image_hu: NDArray[np.float32], dat
     ndarray, bool, (rows, cols)
     """
     mask = np.zeros(stored.shape, bool)
-    limits = [_stored_value(dataset, k) for k in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
-    declared = [limit for limit in limits if limit is not None]
-    if limits[0] is not None:
-        padded = (stored >= min(declared)) & (stored <= max(declared))
+    declared = declared_padding(dataset)
+    if declared:
+        padded = (stored >= declared[0]) & (stored <= declared[1])
         mask |= padded & ((image_hu < _TISSUE_HU) | _corner_regions(padded))
     mask |= _corner_regions(image_hu < _IMPOSSIBLE_HU)
     for block in (np.s_[:3, :3], np.s_[:3, -3:], np.s_[-3:, :3], np.s_[-3:, -3:]):
@@ -154,45 +149,14 @@ def _corner_regions(candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.isin(labels, corners[corners > 0])
 
 
-def _stored_value(dataset: Dataset, keyword: str) -> int | None:
-    """A padding attribute as a stored value; signed data are often padded with an unsigned 63536."""
-    value = dataset.get(keyword)
-    if not isinstance(value, int):
-        return None
-    bits = int(dataset.BitsAllocated)
-    signed = dataset.get("PixelRepresentation") == 1
-    return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
-
-
-def _decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
-    name = slice_file.file.name
-    syntax = _transfer_syntax(dataset)
-    if "PixelData" not in dataset:
-        raise UnsupportedInputError(f"{name}: truncated, or without integer pixel data; fetch it again.")
-    # The header is read again here: what was checked before may have been another file.
-    shape = (dataset.get("Rows"), dataset.get("Columns"))
-    if shape != (slice_file.rows, slice_file.cols) or slice_file.rows * slice_file.cols > MAX_PIXELS:
-        raise UnsupportedInputError(f"{name}: its header has changed while it was in use; start again.")
+def _read(slice_file: SliceFile) -> FileDataset:
     try:
-        pixels = dataset.pixel_array
-    except NotImplementedError:
+        if slice_file.frame is not None:
+            with quiet_pydicom():
+                return read_frame(slice_file.file, slice_file.frame)
+        with slice_file.file.open(most_bytes=MAX_IMAGE_BYTES) as stream:
+            return read_dataset(stream)
+    except PARSE_ERRORS as error:
         raise UnsupportedInputError(
-            f"{name}: transfer syntax {syntax.name} ({syntax}) cannot be decoded by pydicom with python-gdcm "
-            "and pylibjpeg; convert it to Explicit VR Little Endian, for example with dcmtk's dcmdjpeg."
-        ) from None
-    except (*PARSE_ERRORS, RuntimeError, MemoryError):
-        raise UnsupportedInputError(
-            f"{name}: pixel data cannot be decoded (transfer syntax {syntax.name}); they are truncated or "
-            "damaged, or python-gdcm or pylibjpeg is not installed."
-        ) from None
-    if pixels.shape != shape:
-        raise UnsupportedInputError(f"{name}: decodes to {pixels.shape} pixels, its header says {shape}.")
-    return np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("="))
-
-
-def _transfer_syntax(dataset: FileDataset) -> UID:
-    if "TransferSyntaxUID" not in dataset.file_meta:
-        # A file without preamble: pydicom has guessed the encoding, and decoding the pixels needs to know it.
-        implicit, _ = dataset.original_encoding
-        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian
-    return UID(str(dataset.file_meta.TransferSyntaxUID))
+            f"{slice_file.name}: damaged or truncated ({type(error).__name__}); fetch it again from its source."
+        ) from None  # pydicom's text would quote values

@@ -5,66 +5,37 @@ Only headers are read here. Slices are never resampled: what is odd about a seri
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.uid import UID, CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage
-from pydicom.uid import MediaStorageDirectoryStorage as DicomdirStorage
+from pydicom.dataset import Dataset
 
+from ctmar.dicom.dicomdir import is_dicomdir, listed_contents
+from ctmar.dicom.frames import ENHANCED, MultiFrame, WrongFramesError, read_multi_frame, why_not_ct
+from ctmar.dicom.headers import MAX_PIXELS, TAGS, NotUsableError, SliceFile, require_ct, slice_of_header, sop_class_of
 from ctmar.dicom.oddities import oddities
-from ctmar.dicom.source import (
-    PARSE_ERRORS,
-    SourceFile,
-    contents,
-    optional_number,
-    quiet_pydicom,
-    read_dataset,
-)
+from ctmar.dicom.source import PARSE_ERRORS, SourceFile, contents, optional_number, quiet_pydicom, read_dataset
 from ctmar.errors import NoUsableSeriesError, SeveralSeriesError
 
-MAX_PIXELS = 4096 * 4096
-"""Largest matrix that is accepted; CT is 512, 768, 1024 or (ultra-high resolution) 2048 squared."""
-
-_TAGS = [
-    "ImageType", "SOPClassUID", "SOPInstanceUID", "Modality", "SeriesDescription", "SeriesInstanceUID",
-    "SeriesNumber", "InstanceNumber", "ImagePositionPatient", "ImageOrientationPatient", "GantryDetectorTilt",
-    "SamplesPerPixel", "NumberOfFrames", "Rows", "Columns", "PixelSpacing", "RescaleSlope",
-    "RescaleIntercept", "RescaleType",
+__all__ = [
+    "MAX_PIXELS", "Found", "Series", "Skipped", "SliceFile", "choose_series", "describe", "find_series",
 ]  # fmt: skip
-_NEEDED = (
-    "SOPInstanceUID", "SeriesInstanceUID", "Rows", "Columns", "PixelSpacing", "ImagePositionPatient",
-    "ImageOrientationPatient", "RescaleSlope", "RescaleIntercept",
-)  # fmt: skip
-_ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
 _LISTED = 20
-
-
-@dataclass(frozen=True)
-class SliceFile:
-    """One axial CT image: where it is and what its header says of its geometry (patient coordinates, mm)."""
-
-    file: SourceFile
-    sop_uid: str
-    instance_number: int | None
-    position_mm: tuple[float, ...]
-    orientation: tuple[float, ...]
-    along_normal_mm: float
-    rows: int
-    cols: int
-    pixel_mm: tuple[float, float]
-    tilt_deg: float
-    frame: int | None = None
+_DESCRIPTION = 40
 
 
 @dataclass(frozen=True)
 class Series:
-    """A CT series, its slices sorted along the normal of the image plane, with what is odd about it."""
+    """A CT series, its slices sorted along the normal of the image plane, with what is odd about it.
+
+    A series of multi-frame objects with several stacks, or several moments in time, is as many of these as it has
+    parts: their `uid` is the same, `part` counts them from 1.
+    """
 
     uid: str
     number: int | None
@@ -72,6 +43,12 @@ class Series:
     modality: str
     slices: tuple[SliceFile, ...]
     warnings: tuple[str, ...]
+    part: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What to choose it by: the series instance UID, with the number of its part where it has several."""
+        return self.uid if self.part is None else f"{self.uid}#{self.part}"
 
 
 @dataclass(frozen=True)
@@ -91,15 +68,24 @@ class Found:
     skipped: tuple[Skipped, ...]
 
 
-class _NotUsableError(Exception):
-    """Carries the reason why a file is skipped."""
+@dataclass(frozen=True)
+class _Candidate:
+    """An image with what tells the series that it belongs to."""
+
+    image: SliceFile
+    uid: str
+    number: int | None
+    description: str
+    stack: str = ""
+    time: str = ""
 
 
 def find_series(source: Path) -> Found:
-    """The axial CT series in a folder (recursive), a single file or a zip archive.
+    """The axial CT series in a folder (recursive), a single file, a DICOMDIR or a zip archive.
 
-    Kept are single-frame CT Image Storage objects with a position, an orientation close to axial, a pixel
-    spacing and a rescale to HU (PS3.3 section C.8.2.1); of files with the same SOP instance UID the first.
+    Kept are CT Image Storage objects and frames of enhanced CT objects with a position, an orientation close to
+    axial, a pixel spacing and a rescale to HU (PS3.3 sections C.8.2.1, C.8.15); of files with the same SOP instance
+    UID the first. Stacks, and moments in time at the same positions, of multi-frame objects are series of their own.
 
     Raises
     ------
@@ -107,32 +93,35 @@ def find_series(source: Path) -> Found:
         If the source does not exist. A source without usable series gives an empty result, so that what was
         skipped can be shown; `choose_series` then raises.
     UnsupportedInputError
-        If a zip archive is damaged or too large.
+        If a zip archive or a DICOMDIR is damaged or too large.
     """
-    groups: dict[str, list[tuple[SliceFile, FileDataset]]] = defaultdict(list)
-    skipped = []
+    groups: dict[str, list[_Candidate]] = defaultdict(list)
+    skipped: list[Skipped] = []
     seen: dict[str, str] = {}
-    for file, stream in contents(source):
+    for file, stream in listed_contents(source) if is_dicomdir(source) else contents(source):
         if isinstance(stream, str):
             skipped.append(Skipped(file.name, stream))
             continue
         with stream:
             try:
-                header, found = _read_header(file, stream)
-            except _NotUsableError as reason:
+                candidates, left_out = _read_headers(file, stream)
+            except NotUsableError as reason:
                 skipped.append(Skipped(file.name, str(reason)))
                 continue
-        if found.sop_uid in seen:
-            skipped.append(Skipped(file.name, f"the same image (SOP instance UID) as {seen[found.sop_uid]}"))
+        skipped.extend(left_out)
+        if candidates and candidates[0].image.sop_uid in seen:
+            first = seen[candidates[0].image.sop_uid]
+            skipped.append(Skipped(file.name, f"the same image (SOP instance UID) as {first}"))
             continue
-        seen[found.sop_uid] = file.name
-        groups[str(header.SeriesInstanceUID)].append((found, header))
-    series = tuple(_series(uid, members) for uid, members in groups.items())
-    return Found(source, tuple(sorted(series, key=lambda s: (s.number or 0, s.uid))), tuple(skipped))
+        for found in candidates:
+            seen[found.image.sop_uid] = file.name
+            groups[found.uid].append(found)
+    series = [part for members in groups.values() for part in _parts(members)]
+    return Found(source, tuple(sorted(series, key=lambda s: (s.number or 0, s.uid, s.part or 0))), tuple(skipped))
 
 
 def choose_series(found: Found, *, uid: str | None = None, all_: bool = False) -> list[Series]:
-    """The series to work on: the one with `uid`, or all, or the only one there is.
+    """The series to work on: the one with `uid` (its `key`, too), or all, or the only one there is.
 
     Raises
     ------
@@ -145,110 +134,119 @@ def choose_series(found: Found, *, uid: str | None = None, all_: bool = False) -
         reasons = Counter(s.reason.split(" as ")[0] for s in found.skipped).most_common(3)
         why = "; ".join(f"{count} x {reason}" for reason, count in reasons) or "it is empty"
         raise NoUsableSeriesError(f"{found.source}: no usable CT series ({why}); give a folder of axial CT images.")
-    listing = ", ".join(f"{s.uid} ({len(s.slices)} slices)" for s in found.series[:_LISTED])
-    listing += f" and {len(found.series) - _LISTED} more" if len(found.series) > _LISTED else ""
+    chosen = list(found.series)
     if uid is not None:
-        chosen = [s for s in found.series if s.uid == uid]
+        chosen = [s for s in found.series if uid in (s.key, s.uid)]
         if not chosen:
-            raise NoUsableSeriesError(f"{found.source}: no usable CT series {uid}; there are {listing}.")
-        return chosen
-    if len(found.series) > 1 and not all_:
+            raise NoUsableSeriesError(f"{found.source}: no usable CT series {uid}; there are:{_listing(found.series)}")
+    if len(chosen) > 1 and not all_:
         raise SeveralSeriesError(
-            f"{found.source}: {len(found.series)} usable CT series; choose with --series UID or --all: {listing}."
+            f"{found.source}: {len(chosen)} usable CT series; choose with --series UID or --all:{_listing(chosen)}"
         )
-    return list(found.series)
+    return chosen
 
 
-def _read_header(file: SourceFile, stream: object) -> tuple[FileDataset, SliceFile]:
+def _listing(series: Sequence[Series]) -> str:
+    """A line for each, after a line break."""
+    lines = [describe(one) for one in series[:_LISTED]]
+    lines += [f"and {len(series) - _LISTED} more"] if len(series) > _LISTED else []
+    return "".join(f"\n  {line}" for line in lines)
+
+
+def describe(series: Series) -> str:
+    """A series in one line: UID, number, description, slices, matrix, pixel size and spacing; all of it printable."""
+    first, steps = series.slices[0], np.diff([s.along_normal_mm for s in series.slices])
+    number = "no number" if series.number is None else f"number {series.number}"
+    words = " ".join("".join(c if c.isprintable() else " " for c in series.description).split())
+    shown = words if len(words) <= _DESCRIPTION else f"{words[: _DESCRIPTION - 3].rstrip()}..."
+    rows_mm, cols_mm = first.pixel_mm
+    size = f"{rows_mm:.3g} mm" if np.isclose(rows_mm, cols_mm, rtol=1e-3) else f"{rows_mm:.3g} x {cols_mm:.3g} mm"
+    count = f"{len(series.slices)} slice{'s' if len(series.slices) != 1 else ''}"
+    spacing = f", {float(np.median(steps)):.3g} mm apart" if len(steps) else ""
+    return f'{series.key}: {number}, "{shown}", {count}{spacing}, {first.rows} x {first.cols} pixels of {size}'
+
+
+def _read_headers(file: SourceFile, stream: BinaryIO) -> tuple[list[_Candidate], list[Skipped]]:
+    """The image of a file, or those of its frames that can be used, and what was left out of them."""
     try:
-        header = read_dataset(stream, tags=_TAGS)  # type: ignore[arg-type]
+        header = read_dataset(stream, tags=TAGS)
         with quiet_pydicom():
-            _require_ct(header)
-            return header, _slice_file(file, header)
+            require_ct(header)
+            if sop_class_of(header) in ENHANCED:
+                stream.seek(0)
+                return _read_frames(file, read_multi_frame(stream))
+            return [_candidate(slice_of_header(file, header), header)], []
+    except WrongFramesError as error:
+        raise NotUsableError(str(error)) from None
     except PARSE_ERRORS as error:
-        raise _NotUsableError(f"damaged or truncated header ({type(error).__name__})") from error
+        raise NotUsableError(f"damaged or truncated header ({type(error).__name__})") from error
 
 
-def _require_ct(header: FileDataset) -> None:
-    sop_class = UID(str(header.get("SOPClassUID") or header.file_meta.get("MediaStorageSOPClassUID") or ""))
-    if sop_class == DicomdirStorage:
-        raise _NotUsableError("a DICOMDIR index, not an image")
-    if not sop_class:
-        raise _NotUsableError("not a DICOM image")
-    modality = str(header.get("Modality") or "")
-    if modality != "CT":
-        # What stands there in a damaged file may be anything, so only a code is quoted.
-        readable = modality.isascii() and modality.isalnum() and len(modality) <= 16
-        raise _NotUsableError(f"modality {modality}, not CT" if readable else "no modality, or truncated")
-    if sop_class in _ENHANCED or int(header.get("NumberOfFrames") or 1) > 1:
-        raise _NotUsableError("enhanced multi-frame CT is not supported; convert it to single-frame CT images")
-    if sop_class != CTImageStorage:
-        raise _NotUsableError(f"not a CT image but {sop_class.name}")
-    if "LOCALIZER" in _values(header, "ImageType"):
-        raise _NotUsableError("a localizer (scout)")
-    if header.get("SamplesPerPixel", 1) != 1:
-        raise _NotUsableError("a colour page, not a CT image")
-    missing = [keyword for keyword in _NEEDED if not _values(header, keyword)]
-    if missing:
-        raise _NotUsableError(f"no {' and no '.join(missing)}")
-    if str(header.get("RescaleType") or "US").strip() not in {"HU", "HU_MOD", "US"}:
-        raise _NotUsableError("pixels are not Hounsfield units (RescaleType)")
+def _read_frames(file: SourceFile, found: MultiFrame) -> tuple[list[_Candidate], list[Skipped]]:
+    candidates = []
+    reasons: dict[str, list[int]] = defaultdict(list)
+    sop_class = str(sop_class_of(found.dataset))
+    for frame in range(found.frames):
+        try:
+            reason = why_not_ct(found, frame)
+            if reason:
+                raise NotUsableError(reason)
+            header = found.header(frame)
+            image = slice_of_header(file, header, sop_class_uid=sop_class, frame=frame)
+        except NotUsableError as error:
+            reasons[str(error)].append(frame + 1)
+            continue
+        stack, time, offset = (
+            str(found.detail(frame, keyword) or "")
+            for keyword in ("StackID", "TemporalPositionIndex", "TemporalPositionTimeOffset")
+        )
+        candidates.append(_candidate(image, header, stack, time or offset))
+    return candidates, [Skipped(f"{file.name}, {_frames(n)}", reason) for reason, n in reasons.items()]
 
 
-def _slice_file(file: SourceFile, header: FileDataset) -> SliceFile:
-    rows, cols = int(header.Rows), int(header.Columns)
-    pixel_mm = tuple(float(v) for v in header.PixelSpacing)
-    position = np.array([float(v) for v in header.ImagePositionPatient])
-    orientation = np.array([float(v) for v in header.ImageOrientationPatient])
-    slope, intercept = float(header.RescaleSlope), float(header.RescaleIntercept)
-    numbers = (*pixel_mm, *position, *orientation, slope, intercept)
-    if (len(pixel_mm), position.size, orientation.size) != (2, 3, 6) or not np.isfinite(numbers).all():
-        raise _NotUsableError("malformed spacing, position, orientation or rescale")
-    if rows < 2 or cols < 2 or rows * cols > MAX_PIXELS:
-        raise _NotUsableError(f"a matrix of {rows} x {cols} pixels is not supported")
-    if min(pixel_mm) <= 0 or slope == 0:
-        raise _NotUsableError("pixel spacing not positive or rescale slope zero")
-    normal = _normal(orientation)
-    if abs(normal[2]) < math.sqrt(0.5):
-        raise _NotUsableError("a coronal or sagittal reformat, not an axial image")
-    number = optional_number(header, "InstanceNumber")
-    return SliceFile(
-        file=file,
-        sop_uid=str(header.SOPInstanceUID),
-        instance_number=None if number is None else int(number),
-        position_mm=tuple(position.tolist()),
-        orientation=tuple(orientation.tolist()),
-        along_normal_mm=float(position @ normal),
-        rows=rows,
-        cols=cols,
-        pixel_mm=(pixel_mm[0], pixel_mm[1]),
-        tilt_deg=optional_number(header, "GantryDetectorTilt") or 0.0,
+def _candidate(image: SliceFile, header: Dataset, stack: str = "", time: str = "") -> _Candidate:
+    number = optional_number(header, "SeriesNumber")
+    return _Candidate(
+        image,
+        str(header.SeriesInstanceUID),
+        None if number is None else int(number),
+        str(header.get("SeriesDescription") or ""),
+        stack,
+        time,
     )
 
 
-def _series(uid: str, members: Sequence[tuple[SliceFile, Dataset]]) -> Series:
-    header = members[0][1]
-    slices = sorted(
-        (slice_file for slice_file, _ in members),
-        key=lambda s: (round(s.along_normal_mm, 3), s.instance_number or 0, s.sop_uid),
-    )
-    with quiet_pydicom():
-        description = str(header.get("SeriesDescription") or "")
-        number = optional_number(header, "SeriesNumber")
-    return Series(uid, None if number is None else int(number), description, "CT", tuple(slices), oddities(slices))
+def _parts(members: Sequence[_Candidate]) -> Iterator[Series]:
+    """A series, or what it consists of: stacks, and moments in time where these share positions."""
+    parts: dict[tuple[str, str], list[_Candidate]] = defaultdict(list)
+    for stack in dict.fromkeys(found.stack for found in members):
+        of_stack = [found for found in members if found.stack == stack]
+        moving = len({found.image.position_mm for found in of_stack}) < len(of_stack)
+        for found in of_stack:
+            parts[stack, found.time if moving else ""].append(found)
+    for part, found_in_part in enumerate(parts.values(), start=1):
+        slices = sorted(
+            (found.image for found in found_in_part),
+            key=lambda s: (round(s.along_normal_mm, 3), s.instance_number or 0, s.sop_uid),
+        )
+        first = found_in_part[0]
+        yield Series(
+            first.uid,
+            first.number,
+            first.description,
+            "CT",
+            tuple(slices),
+            oddities(slices),
+            part if len(parts) > 1 else None,
+        )
 
 
-def _normal(orientation: np.ndarray) -> np.ndarray:
-    """Normal of the image plane, from the direction cosines of rows and columns (PS3.3 C.7.6.2.1.1)."""
-    normal = np.cross(orientation[:3], orientation[3:])
-    length = float(np.linalg.norm(normal))
-    if length < 0.9:
-        raise _NotUsableError("malformed orientation")
-    return normal / length
-
-
-def _values(header: Dataset, keyword: str) -> list[object]:
-    value = header.get(keyword)
-    if value is None or value == "":
-        return []
-    return [value] if isinstance(value, str | bytes) or not hasattr(value, "__iter__") else list(value)
+def _frames(numbers: Sequence[int]) -> str:
+    """Ascending numbers of frames in words: frames 1-3, 7."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1][1:] = [number]
+        else:
+            runs.append([number])
+    return f"frame{'s' if len(numbers) > 1 else ''} {', '.join('-'.join(map(str, run)) for run in runs)}"

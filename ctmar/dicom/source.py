@@ -24,8 +24,14 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 
-MAX_FILE_BYTES = 256 * 2**20
-"""Largest single file, and largest inflated data set: four times the largest image that is accepted."""
+MAX_FILE_BYTES = 2 * 2**30
+"""Largest file, and largest inflated data set: 4000 frames of 512 x 512 pixels in one object."""
+
+MAX_IMAGE_BYTES = 256 * 2**20
+"""Largest file of a single image: four times the largest image that is accepted."""
+
+MAX_RATIO = 30
+"""What is larger than one image may not be packed tighter: CT deflates to a third, what fills memory a thousandfold."""
 
 MAX_ARCHIVE_BYTES = 16 * 2**30
 MAX_ARCHIVE_MEMBERS = 20_000
@@ -68,18 +74,19 @@ class SourceFile:
         name = str(self.path) if self.member is None else f"{self.path}:{self.member}"
         return "".join(c if c.isprintable() else "?" for c in name)
 
-    def open(self) -> BinaryIO:
+    def open(self, *, most_bytes: int | None = None) -> BinaryIO:
         """Open the file for reading; a member of an archive is inflated into memory first.
 
         Raises
         ------
         UnsupportedInputError
-            If the file is gone, damaged or larger than `MAX_FILE_BYTES`.
+            If the file is gone, damaged or larger than `most_bytes` (unless given, `MAX_FILE_BYTES`).
         """
+        most = MAX_FILE_BYTES if most_bytes is None else most_bytes
         try:
             if self.member is None:
-                if self.path.stat().st_size > MAX_FILE_BYTES:
-                    raise UnsupportedInputError(f"{self.name}: larger than {MAX_FILE_BYTES >> 20} MiB.")
+                if self.path.stat().st_size > most:
+                    raise UnsupportedInputError(f"{self.name}: larger than {most >> 20} MiB.")
                 return self.path.open("rb")
             with zipfile.ZipFile(self.path) as archive:
                 return _inflate(archive, archive.getinfo(self.member))
@@ -112,11 +119,11 @@ def contents(source: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:
     elif _is_zip(source):
         yield from _archive(source)
     else:
-        yield _single(source)
+        yield open_file(source)
 
 
-def read_dataset(stream: BinaryIO, *, tags: list[str] | None = None) -> FileDataset:
-    """Parse a DICOM file; with `tags`, only these attributes and nothing from the pixels on.
+def read_dataset(stream: BinaryIO, *, tags: list[str] | None = None, pixels: bool = True) -> FileDataset:
+    """Parse a DICOM file; with `tags`, only these attributes; with `tags` or without `pixels`, nothing from these on.
 
     Raises
     ------
@@ -125,7 +132,8 @@ def read_dataset(stream: BinaryIO, *, tags: list[str] | None = None) -> FileData
     """
     _check_deflated(stream)
     with quiet_pydicom():
-        return pydicom.dcmread(stream, force=True, stop_before_pixels=tags is not None, specific_tags=tags)
+        stop = tags is not None or not pixels
+        return pydicom.dcmread(stream, force=True, stop_before_pixels=stop, specific_tags=tags)
 
 
 def optional_number(dataset: Dataset, keyword: str) -> float | None:
@@ -155,13 +163,14 @@ def _folder(folder: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:
     for root, folders, names in os.walk(folder):
         folders.sort()
         for name in sorted(names):
-            file, stream = _single(Path(root, name))
+            file, stream = open_file(Path(root, name))
             yield file, stream
             if not isinstance(stream, str):
                 stream.close()
 
 
-def _single(path: Path) -> tuple[SourceFile, BinaryIO | str]:
+def open_file(path: Path) -> tuple[SourceFile, BinaryIO | str]:
+    """A file with its open stream, or in its place a phrase that says why it is none of DICOM."""
     file = SourceFile(path)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
@@ -204,9 +213,13 @@ def _archive(path: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:
 
 def _inflate(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> io.BytesIO:
     # zipfile stops at the size the directory declares, so a declared size within bounds binds.
-    if member.file_size > MAX_FILE_BYTES:
+    if _is_bomb(member.file_size, member.compress_size):
         raise zipfile.BadZipFile("too large")
     return io.BytesIO(archive.read(member))
+
+
+def _is_bomb(size: int, packed: int) -> bool:
+    return size > MAX_FILE_BYTES or (size > MAX_IMAGE_BYTES and size > MAX_RATIO * packed)
 
 
 def _leaves_archive(name: str) -> bool:
@@ -234,20 +247,21 @@ def _looks_like_dicom(head: bytes) -> bool:
 
 
 def _check_deflated(stream: BinaryIO) -> None:
-    """Refuse a deflated data set (PS3.5 section A.5) that would inflate beyond `MAX_FILE_BYTES`."""
+    """Refuse a deflated data set (PS3.5 section A.5) that would inflate beyond bounds."""
     head = stream.read(4096)
     stream.seek(0)
     # The file meta group says its own length in its first element (PS3.10 table 7.1-1).
     start = 144 + int.from_bytes(head[140:144], "little")
     if head[128:132] != b"DICM" or str(DeflatedExplicitVRLittleEndian).encode() not in head[:start]:
         return
+    packed = stream.seek(0, os.SEEK_END) - start
     stream.seek(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     inflated = 0
     chunk = stream.read(65536)
     while chunk and not inflater.eof:
         inflated += len(inflater.decompress(chunk, 2**22))
-        if inflated > MAX_FILE_BYTES:
+        if _is_bomb(inflated, packed):
             raise ValueError("inflates beyond bounds")
         chunk = inflater.unconsumed_tail or stream.read(65536)
     stream.seek(0)
