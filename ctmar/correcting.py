@@ -137,7 +137,7 @@ def _dry_run(chosen: Sequence[Series], targets: Sequence[Path], settings: Correc
         for one, target in zip(chosen, targets, strict=True):
             stack = SeriesStack(one)
             metal, unreadable = metal_of(stack, one, settings, tell=_named(bar, target.name))
-            numbers = [k + 1 for k in range(len(stack)) if k not in unreadable and metal[k].any()]
+            numbers = [index + 1 for index in metal.slices if index not in unreadable]
             listing.append(
                 {
                     "series": one.uid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -13,12 +14,13 @@ import numpy as np
 from ctmar import __version__
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.derived import DerivedSeries, new_uid
+from ctmar.detection import Detection
+from ctmar.dicom.given_masks import given_metal
 from ctmar.dicom.output import SeriesOutput, SeriesStack
 from ctmar.dicom.series import Series
-from ctmar.masks import mask_of_series
 from ctmar.files import building
 from ctmar.methods import Restorer
-from ctmar.pipeline import Metal, Stack, Tell, correct_stack, find_metal
+from ctmar.pipeline import Stack, Tell, correct_stack, find_metal
 from ctmar.report.correction import Previews, write_html, write_json
 from ctmar.results import SeriesResult
 
@@ -75,11 +77,11 @@ def correct_series(
     stack = SeriesStack(series)
     with building(out, overwrite=settings.overwrite) as folder:
         metal, unreadable = metal_of(stack, series, settings, tell=tell)
-        with_metal = [index for index in range(len(stack)) if index not in unreadable and metal[index].any()]
+        with_metal = [index for index in metal.slices if index not in unreadable]
         output = SeriesOutput(folder, series, derived, settings, previewed=_spread(with_metal, _IN_PREVIEW))
         previews = Previews(_spread(with_metal, _IN_REPORT if settings.report else 0))
         results = correct_stack(
-            stack, metal, (output, previews), settings, unreadable=unreadable, restorer=restorer, tell=tell
+            stack, metal.masks, (output, previews), settings, unreadable=unreadable, restorer=restorer, tell=tell
         )
         output.close()
         result = SeriesResult(
@@ -92,7 +94,7 @@ def correct_series(
             folder=str(out),
             slices=tuple(output.named(results)),
             warnings=(*series.warnings, *_warnings(with_metal, metal)),
-            metal=metal.summary(),
+            metal=metal.report(),
             seconds=time.monotonic() - began,
         )
         write_json(folder / "report.json", result, settings)
@@ -103,7 +105,7 @@ def correct_series(
 
 def metal_of(
     stack: Stack, series: Series, settings: CorrectionSettings, *, tell: Tell | None = None
-) -> tuple[Metal, dict[int, str]]:
+) -> tuple[Detection, dict[int, str]]:
     """The metal of every slice, from the user's mask or by detection; and slices known to be unreadable.
 
     Raises
@@ -114,7 +116,7 @@ def metal_of(
         Where the mask, or all of the series, cannot be read.
     """
     if settings.mask is not None:
-        return mask_of_series(settings.mask, series, name=settings.mask_name), {}
+        return given_metal(settings.mask, series), {}
     return find_metal(stack, settings, tell=tell)
 
 
@@ -125,7 +127,12 @@ def _spread(indices: Sequence[int], most: int) -> frozenset[int]:
     return frozenset(indices[k] for k in np.linspace(0, len(indices) - 1, most).round().astype(int))
 
 
-def _warnings(with_metal: Sequence[int], metal: Metal) -> list[str]:
+def _warnings(with_metal: Sequence[int], metal: Detection) -> list[str]:
+    warnings = list(metal.warnings)
+    if metal.left_out:
+        reasons = Counter(component.reason for component in metal.left_out)
+        what = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+        warnings.append(f"Bright regions left out as no metal ({what}); they are listed in report.json.")
     if not with_metal:
-        return ["No metal was found: all slices are carried through unchanged."]
-    return list(metal.warnings)
+        warnings.append("No metal was found: all slices are carried through unchanged.")
+    return warnings

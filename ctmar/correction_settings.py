@@ -22,9 +22,8 @@ class CorrectionSettings:
     metal
         How metal is found, unless there is a mask.
     mask
-        A file of the user's, see `ctmar.masks`, in place of what would be found.
-    mask_name
-        The segment or ROI of the mask that is meant, where the file holds several.
+        A file of the user's in place of what would be found, or FILE:NAME for a segment or ROI of it, see
+        `ctmar.dicom.given_masks.given_metal`.
     seg, difference, preview, report
         Write also: the metal as DICOM SEG; the series of the changes; secondary captures for a quick look;
         report.html.
@@ -40,7 +39,6 @@ class CorrectionSettings:
     strength: float | None = None
     metal: DetectionSettings = field(default_factory=DetectionSettings)
     mask: Path | None = None
-    mask_name: str | None = None
     seg: bool = False
     difference: bool = False
     preview: bool = False

@@ -59,14 +59,6 @@ class Sink(Protocol):
         ...
 
 
-class Metal(Protocol):
-    """The metal of every slice: found by `ctmar.detection`, or read from a file of the user's."""
-
-    def __getitem__(self, index: int) -> Mask:
-        """The mask (rows, cols) of a slice."""
-        ...
-
-
 def find_metal(
     stack: Stack, settings: CorrectionSettings, *, tell: Tell | None = None
 ) -> tuple[Detection, dict[int, str]]:
@@ -98,7 +90,7 @@ def find_metal(
 
 def correct_stack(
     stack: Stack,
-    metal: Metal,
+    metal: Sequence[Mask],
     sinks: Sequence[Sink],
     settings: CorrectionSettings,
     *,
@@ -110,8 +102,10 @@ def correct_stack(
 
     Parameters
     ----------
-    stack, metal
-        The images and their metal.
+    stack
+        The images.
+    metal : bool (rows, cols)
+        A mask for each, such as `ctmar.detection.Detection.masks`.
     sinks
         Where they go; each is called by one thread at a time.
     settings

@@ -71,7 +71,7 @@ def prepare(case: Case, settings: CorrectionSettings) -> Case:
     elif mask is None:
         pixel_mm = (case.grid.pixel_mm, case.grid.pixel_mm)
         image = _Image(images["uncorrected"], np.zeros(case.grid.shape, bool), pixel_mm)
-        mask = detect([image], [0.0], settings.metal)[0]
+        mask = detect([image], [0.0], settings.metal).masks[0]
     return replace(case, images=images, mask_metal=mask)
 
 

@@ -43,11 +43,9 @@ def correct(
     mask: Annotated[
         Path | None,
         typer.Option(
-            help="Your own metal: DICOM SEG or RTSTRUCT, NIfTI, .npy, or PNG for one slice.", rich_help_panel=_METAL
+            help="Your own metal, FILE or FILE:NAME: DICOM SEG or RTSTRUCT, NIfTI, .npy, or PNG for one slice.",
+            rich_help_panel=_METAL,
         ),
-    ] = None,
-    mask_name: Annotated[
-        str | None, typer.Option(help="The ROI or segment of the mask that is meant.", rich_help_panel=_METAL)
     ] = None,
     series: Annotated[str | None, typer.Option(help="UID of the series to correct.")] = None,
     all_: Annotated[bool, typer.Option("--all", help="Correct all series.")] = False,
@@ -87,7 +85,7 @@ def correct(
     settings = settings_from(
         CorrectionSettings,
         {**values, "metal": {**values.get("metal", {}), **metal}},
-        overrides=given(method=method, strength=strength, mask=mask, mask_name=mask_name)
+        overrides=given(method=method, strength=strength, mask=mask)
         | {name: True for name, on in {**flags, "overwrite": overwrite}.items() if on}
         | {"device": device},
         origin=str(config) if config else "correct",

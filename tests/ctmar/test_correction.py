@@ -46,7 +46,7 @@ def masks_of(folder, settings=LI):
     series = series_of(folder)
     found, unreadable = metal_of(SeriesStack(series), series, settings)
     assert not unreadable
-    return [found[index] for index in range(len(series.slices))]
+    return list(found.masks)
 
 
 def pixels(folder):
