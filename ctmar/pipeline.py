@@ -131,10 +131,15 @@ class _Output:
         corrected_hu: NDArray[np.float32] | None,
         *,
         why_carried: str = NO_METAL,
-    ) -> None:
-        write_dataset(
-            derive(source, corrected_hu, series=self.series, why_carried=why_carried), self.folder / f"{number:04d}.dcm"
-        )
+    ) -> bool:
+        """Write a slice, or list it as unreadable where its header is too damaged; says which of them."""
+        try:
+            derived = derive(source, corrected_hu, series=self.series, why_carried=why_carried)
+            write_dataset(derived, self.folder / f"{number:04d}.dcm")
+        except UnsupportedInputError as error:
+            self.results.append(SliceResult(number, source.file.sop_uid, "unreadable", message=str(error)))
+            return False
+        return True
 
 
 def correct_series(
@@ -287,8 +292,7 @@ def _segmented(
         metal = _metal(source, settings, None if masks is None else masks[number - 1])
         if metal.any():
             yield number, source, metal
-        else:
-            output.write(number, source, None)
+        elif output.write(number, source, None):
             output.results.append(SliceResult(number, file.sop_uid, "no metal"))
 
 
@@ -322,11 +326,12 @@ def _correct_batch(
     for (number, source, mask), corrected_hu in zip(batch, after, strict=True):
         area = float(mask.sum() * grid.pixel_mm**2)
         if not np.isfinite(corrected_hu).all():
-            output.write(number, source, None, why_carried="Metal found, but its correction failed")
             message = "the correction gave values that are not finite; the slice is carried through"
-            output.results.append(SliceResult(number, source.file.sop_uid, "failed", area, message=message))
+            if output.write(number, source, None, why_carried="Metal found, but its correction failed"):
+                output.results.append(SliceResult(number, source.file.sop_uid, "failed", area, message=message))
             continue
-        output.write(number, source, corrected_hu)
+        if not output.write(number, source, corrected_hu):
+            continue
         change = np.abs(corrected_hu - source.image_hu)[~source.padding & ~mask]
         mean, largest = (float(change.mean()), float(change.max())) if change.size else (0.0, 0.0)
         output.results.append(SliceResult(number, source.file.sop_uid, "corrected", area, mean, largest))
@@ -341,9 +346,11 @@ def _correct_batch(
 
 
 def _header(dataset: Dataset) -> Dataset:
-    """The data set without its pixels."""
+    """The data set without its pixels and without private attributes, unparsed."""
     header = Dataset()
-    header.update({tag: dataset.get_item(tag) for tag in dataset.keys() if tag != 0x7FE00010})  # noqa: SIM118
+    for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
+        if tag != 0x7FE00010 and not tag.is_private:
+            header[tag] = dataset.get_item(tag)
     header.file_meta = dataset.file_meta
     return header
 

@@ -6,6 +6,7 @@ PS3.3 section C.7.6.1.1.3 (derivation), C.12.1 (coding schemes), C.7.5.2 (contri
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -27,7 +28,8 @@ from pydicom.uid import (
 
 from ctmar.dicom.copying import copy_public
 from ctmar.dicom.pixels import Slice, to_stored
-from ctmar.dicom.source import optional_number, quiet_pydicom
+from ctmar.dicom.source import PARSE_ERRORS, optional_number, quiet_pydicom
+from ctmar.errors import UnsupportedInputError
 
 SERIES_NUMBER_OFFSET = 9000
 IMPLEMENTATION_CLASS_UID = UID("2.25.112055324157437565897465382873835465105")
@@ -63,6 +65,14 @@ _REMOVED = (
     "PerformedStationAETitle", "PerformedStationName", "PerformedLocation", "PerformedSeriesSequence",
     "CommentsOnThePerformedProcedureStep", "ReferencedPerformedProcedureStepSequence",
 )  # fmt: skip
+
+_REPLACED = (
+    "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime",
+    "ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime", "ImageType",
+    "DerivationDescription", "SourceImageSequence", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
+    "SamplesPerPixel", "BitsAllocated", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+"""What is set anew; the source's own are dropped first, since they may have come with a VR that is wrong for them."""
 
 _LOSSY = {
     JPEGBaseline8Bit: "ISO_10918_1",
@@ -126,7 +136,8 @@ def derive(
     Parameters
     ----------
     source
-        The slice that was corrected; left as it is.
+        The slice that was corrected; left as it is. Attributes that are malformed come through as they are,
+        where they can.
     corrected_hu : ndarray, float, (rows, cols), or None
         Hounsfield units. Pixels equal to ``source.image_hu``, and padding, keep their stored value; the
         others are rounded and clipped to the source's bits. None carries all pixels through.
@@ -142,20 +153,28 @@ def derive(
     ------
     ValueError
         If `corrected_hu` has another shape or holds values that are not finite.
+    UnsupportedInputError
+        If the header of the source is damaged.
     """
     with quiet_pydicom():
         stored = source.stored if corrected_hu is None else to_stored(corrected_hu, source)
-        derived = copy_public(source.dataset)
-        _describe_equipment(derived, source.dataset, series)
-        for keyword in _REMOVED:
-            if keyword in derived:
-                delattr(derived, keyword)
-        _identify(derived, source.dataset, series)
-        _describe_derivation(derived, source.dataset, series, carried=why_carried if corrected_hu is None else None)
-        _keep_lossy_flag(derived, source)
-        _set_pixels(derived, stored)
-        correct_ambiguous_vr(derived, True)
-        derived.file_meta = _file_meta(derived)
+        try:
+            derived = copy_public(source.dataset)
+            for keyword in (*_REMOVED, *_REPLACED):
+                if keyword in derived:
+                    delattr(derived, keyword)
+            _describe_equipment(derived, source.dataset, series)
+            _identify(derived, source.dataset, series)
+            _describe_derivation(derived, source.dataset, series, carried=why_carried if corrected_hu is None else None)
+            _keep_lossy_flag(derived, source)
+            _set_pixels(derived, stored)
+            correct_ambiguous_vr(derived, True)
+            derived.file_meta = _file_meta(derived)
+        except PARSE_ERRORS as error:
+            raise UnsupportedInputError(
+                f"{source.file.file.name}: its header is damaged ({type(error).__name__}), so that no derived image "
+                "can be made of it; fetch it again from its source."
+            ) from None  # pydicom's text would quote values
     return derived
 
 
@@ -166,9 +185,21 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
     ------
     FileExistsError
         If there is such a file: nothing is ever overwritten.
+    UnsupportedInputError
+        If an attribute that was copied from the source cannot be written.
     """
-    with quiet_pydicom(), config.disable_value_validation():
-        dcmwrite(path, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True, overwrite=False)
+    # Encoded in memory first: what is wrong with the attributes must be told from what is wrong with the disk.
+    content = io.BytesIO()
+    try:
+        with quiet_pydicom(), config.disable_value_validation():
+            dcmwrite(content, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    except PARSE_ERRORS as error:
+        raise UnsupportedInputError(
+            f"{path.name}: an attribute of its source is damaged ({type(error).__name__}) and cannot be written; "
+            "fetch the source again."
+        ) from None  # pydicom's text would quote values
+    with path.open("xb") as file:
+        file.write(content.getbuffer())
 
 
 def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
@@ -197,6 +228,8 @@ def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries
 def _identify(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
     created = series.created.astimezone(_zone(source))
     date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    if not derived.get("SOPClassUID"):
+        derived.SOPClassUID = source.file_meta.MediaStorageSOPClassUID  # found by it where the data set has none
     derived.SOPInstanceUID = new_uid()
     derived.SeriesInstanceUID = series.uid
     number = int(optional_number(source, "SeriesNumber") or 0)
@@ -223,7 +256,7 @@ def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSerie
     schemes = [s for s in schemes if s.get("CodingSchemeDesignator") != "99CTMAR"]
     derived.CodingSchemeIdentificationSequence = [*schemes, scheme]
     image = Dataset()
-    image.ReferencedSOPClassUID = source.SOPClassUID
+    image.ReferencedSOPClassUID = derived.SOPClassUID
     image.ReferencedSOPInstanceUID = source.SOPInstanceUID
     image.SpatialLocationsPreserved = "YES"
     image.PurposeOfReferenceCodeSequence = [
@@ -296,4 +329,4 @@ def _code_value(item: Dataset, keyword: str) -> str | None:
 
 def _values(dataset: Dataset, keyword: str) -> list[object]:
     value = dataset.get(keyword) or []
-    return [value] if isinstance(value, str) else list(value)
+    return [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)

@@ -232,7 +232,7 @@ def _series(uid: str, members: Sequence[tuple[SliceFile, Dataset]]) -> Series:
         key=lambda s: (round(s.along_normal_mm, 3), s.instance_number or 0, s.sop_uid),
     )
     with quiet_pydicom():
-        description = str(header.get("SeriesDescription") or "")
+        description = _text(header, "SeriesDescription")
         number = optional_number(header, "SeriesNumber")
     return Series(uid, None if number is None else int(number), description, "CT", tuple(slices), oddities(slices))
 
@@ -244,6 +244,14 @@ def _normal(orientation: np.ndarray) -> np.ndarray:
     if length < 0.9:
         raise _NotUsableError("malformed orientation")
     return normal / length
+
+
+def _text(header: Dataset, keyword: str) -> str:
+    """A text that can be done without, "" where it is absent or malformed."""
+    try:
+        return str(header.get(keyword) or "")
+    except PARSE_ERRORS:
+        return ""
 
 
 def _values(header: Dataset, keyword: str) -> list[object]:

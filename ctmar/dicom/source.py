@@ -36,6 +36,7 @@ PARSE_ERRORS = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     NotImplementedError,
     OSError,
     OverflowError,
@@ -132,7 +133,7 @@ def optional_number(dataset: Dataset, keyword: str) -> float | None:
     """A numeric attribute that can be done without, or None where it is absent, malformed or several."""
     try:
         number = float(dataset[keyword].value)
-    except (KeyError, OverflowError, TypeError, ValueError):
+    except PARSE_ERRORS:
         return None
     return number if math.isfinite(number) else None
 
