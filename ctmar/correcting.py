@@ -23,6 +23,7 @@ from ctmar.pipeline import Tell
 from ctmar.raw import correct_case
 from ctmar.restorer import NetworkRestorer
 from ctmar.results import SeriesResult
+from ctmar.words import ranges
 
 
 def is_case_source(source: Path) -> bool:
@@ -174,17 +175,6 @@ def _grouped(result: SeriesResult) -> dict[str, list[int]]:
             if text:
                 grouped[text].append(one.number)
     return grouped
-
-
-def ranges(numbers: Sequence[int]) -> str:
-    """Increasing numbers as people write them: 3, 5-8, 12."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return ", ".join("-".join(map(str, run)) for run in runs)
 
 
 def _named(bar: Bar, name: str) -> Tell:

@@ -13,8 +13,8 @@ import numpy as np
 
 from ctmar import __version__
 from ctmar.correction_settings import CorrectionSettings
-from ctmar.dicom.derived import DerivedSeries, new_uid
 from ctmar.detection import Detection
+from ctmar.dicom.derived import DerivedSeries, new_uid
 from ctmar.dicom.given_masks import given_metal
 from ctmar.dicom.output import SeriesOutput, SeriesStack
 from ctmar.dicom.series import Series

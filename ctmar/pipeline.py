@@ -55,7 +55,10 @@ class Sink(Protocol):
     """Takes every slice that could be read, in any order, from a thread that is not the caller's."""
 
     def add(self, index: int, image: Image, metal: Mask, outcome: SliceOutcome | None) -> None:
-        """Keep a slice; `outcome` is None where it holds no metal."""
+        """Keep a slice; `outcome` is None where it holds no metal.
+
+        `UnsupportedInputError` where the slice is too damaged to be kept; it is then left out.
+        """
         ...
 
 
@@ -137,13 +140,20 @@ def correct_stack(
                 else:
                     yield index, image, metal[index] & ~image.padding
 
+    def keep(index: int, image: Image, mask: Mask, outcome: SliceOutcome | None) -> None:
+        try:
+            for sink in sinks:
+                sink.add(index, image, mask, outcome)
+        except UnsupportedInputError as error:
+            _refuse(index, str(error), strict=settings.strict)
+            results[index] = SliceResult(index + 1, UNREADABLE, message=str(error))
+
     with WriteBehind(depth=SLICES_AT_ONCE) as write:
         for index, image, mask, outcome in _corrected(readable(), settings, restorer):
             results[index] = _result(index, image, mask, outcome)
             if results[index].status == FAILED:
                 _refuse(index, results[index].message, strict=settings.strict)
-            for sink in sinks:
-                write(sink.add, index, image, mask, outcome)
+            write(keep, index, image, mask, outcome)
             if tell:
                 tell("correcting", len(results), len(stack))
     if all(result.status == UNREADABLE for result in results.values()):

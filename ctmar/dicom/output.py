@@ -84,10 +84,16 @@ class SeriesOutput:
         corrected = None if outcome is None else outcome.image_hu
         why = NO_METAL if outcome is None else f"Metal found, but {outcome.checked.failure}"
         derived = derive(image, corrected, series=self.series, why_carried=why)
-        self.uids[index] = str(derived.SOPInstanceUID)
-        if corrected is not None:
-            self._add_further(index, image, metal, corrected, derived)
+        if corrected is not None and self.settings.seg:
+            self._segment(index, image, metal, derived)
         write_dataset(derived, self.folder / _name(index))
+        self.uids[index] = str(derived.SOPInstanceUID)
+        if corrected is not None and self.settings.difference:
+            change = difference_image(image, corrected, derived, series_uid=self._difference_uid)
+            write_dataset(change, _made(self.folder / "difference") / _name(index))
+        if corrected is not None and self.settings.preview and index in self.previewed:
+            sheet = preview_image(image, corrected, derived, series_uid=self._preview_uid)
+            write_dataset(sheet, _made(self.folder / "preview") / _name(index))
 
     def named(self, results: Iterable[SliceResult]) -> Iterator[SliceResult]:
         """The results with the UIDs of source and derived images."""
@@ -106,28 +112,17 @@ class SeriesOutput:
             np.unpackbits(self._masks[index], count=rows * cols).reshape(rows, cols).astype(bool)
             for index, (rows, cols) in zip(indices, shapes, strict=True)
         ]
-        segmentation = metal_segmentation(
-            headers, np.stack(masks), version=self.series.version
-        )
+        segmentation = metal_segmentation(headers, np.stack(masks), version=self.series.version)
         write_dataset(segmentation, self.folder / "metal-segmentation.dcm")
 
-    def _add_further(
-        self, index: int, image: Slice, metal: NDArray[np.bool_], corrected: NDArray[np.float32], derived: Dataset
-    ) -> None:
-        settings = self.settings
-        if settings.difference:
-            change = difference_image(image, corrected, derived, series_uid=self._difference_uid)
-            write_dataset(change, _made(self.folder / "difference") / _name(index))
-        if settings.preview and index in self.previewed:
-            sheet = preview_image(image, corrected, derived, series_uid=self._preview_uid)
-            write_dataset(sheet, _made(self.folder / "preview") / _name(index))
-        if settings.seg:
-            multi_frame = image.file.frame is not None
-            self._headers[index] = _header(derived if multi_frame else image.dataset)
-            self._masks[index] = np.packbits(metal)
-            if not multi_frame:  # the mask of a multi-frame source lies on the derived images
-                mask = reference(_SEGMENTATION_CLASS, self._segmentation_uid, "121321")
-                derived.SourceImageSequence = [*derived.SourceImageSequence, mask]
+    def _segment(self, index: int, image: Slice, metal: NDArray[np.bool_], derived: Dataset) -> None:
+        """Keep the mask for `close`, and name it in the image that it was used for."""
+        multi_frame = image.file.frame is not None
+        self._headers[index] = _header(derived if multi_frame else image.dataset)
+        self._masks[index] = np.packbits(metal)
+        if not multi_frame:  # the mask of a multi-frame source lies on the derived images, which cannot name it
+            mask = reference(_SEGMENTATION_CLASS, self._segmentation_uid, "121321")
+            derived.SourceImageSequence = [*derived.SourceImageSequence, mask]
 
 
 def _name(index: int) -> str:
@@ -140,8 +135,10 @@ def _made(folder: Path) -> Path:
 
 
 def _header(dataset: Dataset) -> Dataset:
-    """The data set without its pixels."""
+    """The data set without its pixels and without private attributes, unparsed."""
     header = Dataset()
-    header.update({tag: dataset.get_item(tag) for tag in dataset.keys() if tag != 0x7FE00010})  # noqa: SIM118
+    for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
+        if tag != 0x7FE00010 and not tag.is_private:
+            header[tag] = dataset.get_item(tag)
     header.file_meta = dataset.file_meta
     return header

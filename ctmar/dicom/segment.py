@@ -19,7 +19,7 @@ from ctmar.dicom.derived import (
     SERIES_NUMBER_OFFSET,
     new_uid,
 )
-from ctmar.dicom.source import optional_number, quiet_pydicom
+from ctmar.dicom.source import PARSE_ERRORS, optional_number, quiet_pydicom
 from ctmar.errors import UnsupportedInputError
 
 SEGMENTATION_NUMBER_OFFSET = SERIES_NUMBER_OFFSET + 500
@@ -88,10 +88,10 @@ def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.boo
             version=version,
         ),
     )
-    sources = [_complete(source_datasets[index]) for index in kept.tolist()]
-    number = int(optional_number(sources[0], "SeriesNumber") or 0) + SEGMENTATION_NUMBER_OFFSET
     try:
         with quiet_pydicom():
+            sources = [_complete(source_datasets[index]) for index in kept.tolist()]
+            number = int(optional_number(sources[0], "SeriesNumber") or 0) + SEGMENTATION_NUMBER_OFFSET
             segmentation = highdicom.seg.Segmentation(
                 source_images=sources,
                 pixel_array=masks[kept].astype(np.uint8),
@@ -109,7 +109,7 @@ def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.boo
                 content_description="Metal, as used for metal artifact reduction",
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except PARSE_ERRORS as error:
         raise UnsupportedInputError(
             f"highdicom cannot write a segmentation of this series ({type(error).__name__}); "
             "leave the segmentation out."

@@ -20,6 +20,7 @@ from ctmar.dicom.headers import MAX_PIXELS, TAGS, NotUsableError, SliceFile, req
 from ctmar.dicom.oddities import oddities
 from ctmar.dicom.source import PARSE_ERRORS, SourceFile, contents, optional_number, quiet_pydicom, read_dataset
 from ctmar.errors import NoUsableSeriesError, SeveralSeriesError
+from ctmar.words import ranges
 
 __all__ = [
     "MAX_PIXELS", "Found", "Series", "Skipped", "SliceFile", "choose_series", "describe", "find_series",
@@ -243,10 +244,4 @@ def _parts(members: Sequence[_Candidate]) -> Iterator[Series]:
 
 def _frames(numbers: Sequence[int]) -> str:
     """Ascending numbers of frames in words: frames 1-3, 7."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return f"frame{'s' if len(numbers) > 1 else ''} {', '.join('-'.join(map(str, run)) for run in runs)}"
+    return f"frame{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"

@@ -42,6 +42,7 @@ PARSE_ERRORS = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     NotImplementedError,
     OSError,
     OverflowError,
@@ -140,7 +141,7 @@ def optional_number(dataset: Dataset, keyword: str) -> float | None:
     """A numeric attribute that can be done without, or None where it is absent, malformed or several."""
     try:
         number = float(dataset[keyword].value)
-    except (KeyError, OverflowError, TypeError, ValueError):
+    except PARSE_ERRORS:
         return None
     return number if math.isfinite(number) else None
 
