@@ -20,7 +20,7 @@ from ctmar.dicom.output import SeriesOutput, SeriesStack
 from ctmar.dicom.series import Series
 from ctmar.files import building
 from ctmar.methods import Restorer
-from ctmar.pipeline import Stack, Tell, correct_stack, find_metal
+from ctmar.pipeline import Tell, correct_stack, find_metal
 from ctmar.report.correction import Previews, write_html, write_json
 from ctmar.results import SeriesResult
 
@@ -104,7 +104,7 @@ def correct_series(
 
 
 def metal_of(
-    stack: Stack, series: Series, settings: CorrectionSettings, *, tell: Tell | None = None
+    stack: SeriesStack, series: Series, settings: CorrectionSettings, *, tell: Tell | None = None
 ) -> tuple[Detection, dict[int, str]]:
     """The metal of every slice, from the user's mask or by detection; and slices known to be unreadable.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,8 +25,9 @@ SLICES_AT_ONCE = 8
 """Slices corrected together: the projection kernels are no faster with more, and memory grows with them."""
 
 Mask = NDArray[np.bool_]
-Item = tuple[int, "Image", Mask]
-"""Index, image and metal of a slice."""
+AnyImage = TypeVar("AnyImage", bound=Image)
+Image_co = TypeVar("Image_co", bound=Image, covariant=True)
+Image_contra = TypeVar("Image_contra", bound=Image, contravariant=True)
 
 
 class Tell(Protocol):
@@ -37,24 +38,27 @@ class Tell(Protocol):
         ...
 
 
-class Stack(Protocol):
+class Stack(Protocol[Image_co]):
     """Axial images in their order along the normal."""
 
-    along_normal_mm: Sequence[float]
+    @property
+    def along_normal_mm(self) -> Sequence[float]:
+        """Where each lies on the normal."""
+        ...
 
     def __len__(self) -> int:
         """How many there are."""
         ...
 
-    def read(self, index: int) -> Image:
+    def read(self, index: int) -> Image_co:
         """One of them; `UnsupportedInputError` where it cannot be read."""
         ...
 
 
-class Sink(Protocol):
+class Sink(Protocol[Image_contra]):
     """Takes every slice that could be read, in any order, from a thread that is not the caller's."""
 
-    def add(self, index: int, image: Image, metal: Mask, outcome: SliceOutcome | None) -> None:
+    def add(self, index: int, image: Image_contra, metal: Mask, outcome: SliceOutcome | None) -> None:
         """Keep a slice; `outcome` is None where it holds no metal.
 
         `UnsupportedInputError` where the slice is too damaged to be kept; it is then left out.
@@ -63,7 +67,7 @@ class Sink(Protocol):
 
 
 def find_metal(
-    stack: Stack, settings: CorrectionSettings, *, tell: Tell | None = None
+    stack: Stack[Image], settings: CorrectionSettings, *, tell: Tell | None = None
 ) -> tuple[Detection, dict[int, str]]:
     """The metal of every slice, and why slices could not be read, by index.
 
@@ -92,9 +96,9 @@ def find_metal(
 
 
 def correct_stack(
-    stack: Stack,
+    stack: Stack[AnyImage],
     metal: Sequence[Mask],
-    sinks: Sequence[Sink],
+    sinks: Sequence[Sink[AnyImage]],
     settings: CorrectionSettings,
     *,
     unreadable: Mapping[int, str] | None = None,
@@ -131,7 +135,7 @@ def correct_stack(
     """
     results = {index: SliceResult(index + 1, UNREADABLE, message=why) for index, why in (unreadable or {}).items()}
 
-    def readable() -> Iterator[Item]:
+    def readable() -> Iterator[tuple[int, AnyImage, Mask]]:
         with closing(_images(stack, [index for index in range(len(stack)) if index not in results])) as images:
             for index, image in images:
                 if isinstance(image, str):
@@ -140,7 +144,7 @@ def correct_stack(
                 else:
                     yield index, image, metal[index] & ~image.padding
 
-    def keep(index: int, image: Image, mask: Mask, outcome: SliceOutcome | None) -> None:
+    def keep(index: int, image: AnyImage, mask: Mask, outcome: SliceOutcome | None) -> None:
         try:
             for sink in sinks:
                 sink.add(index, image, mask, outcome)
@@ -162,12 +166,12 @@ def correct_stack(
 
 
 def _corrected(
-    items: Iterable[Item], settings: CorrectionSettings, restorer: Restorer | None
-) -> Iterator[tuple[int, Image, Mask, SliceOutcome | None]]:
+    items: Iterable[tuple[int, AnyImage, Mask]], settings: CorrectionSettings, restorer: Restorer | None
+) -> Iterator[tuple[int, AnyImage, Mask, SliceOutcome | None]]:
     """Every item with its outcome; those with metal in batches of one grid, the others at once."""
-    batch: list[Item] = []
+    batch: list[tuple[int, AnyImage, Mask]] = []
 
-    def outcomes() -> Iterator[tuple[int, Image, Mask, SliceOutcome]]:
+    def outcomes() -> Iterator[tuple[int, AnyImage, Mask, SliceOutcome]]:
         images, masks = [image for _, image, _ in batch], [mask for *_, mask in batch]
         for item, outcome in zip(batch, correct_slices(images, masks, settings, restorer=restorer), strict=True):
             yield (*item, outcome)
@@ -185,10 +189,10 @@ def _corrected(
         yield from outcomes()
 
 
-def _images(stack: Stack, indices: Sequence[int]) -> Generator[tuple[int, Image | str], None, None]:
+def _images(stack: Stack[AnyImage], indices: Sequence[int]) -> Generator[tuple[int, AnyImage | str], None, None]:
     """Every slice, read ahead, or the sentence that says why it cannot be read."""
 
-    def read(index: int) -> tuple[int, Image | str]:
+    def read(index: int) -> tuple[int, AnyImage | str]:
         try:
             return index, stack.read(index)
         except UnsupportedInputError as error:

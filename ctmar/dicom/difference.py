@@ -39,7 +39,8 @@ def difference_image(source: Slice, corrected_hu: NDArray[np.float32], derived: 
     change = np.where(source.padding, 0, corrected_hu - source.image_hu)
     with quiet_pydicom():
         image = copy.deepcopy(derived)
-        image.SOPInstanceUID = image.file_meta.MediaStorageSOPInstanceUID = new_uid()
+        image.SOPInstanceUID = new_uid()
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         image.SeriesInstanceUID = series_uid
         image.SeriesNumber = int(optional_number(source.dataset, "SeriesNumber") or 0) + DIFFERENCE_NUMBER_OFFSET
         image.SeriesDescription = "Difference: corrected - source (ctmar)"

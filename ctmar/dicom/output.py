@@ -28,7 +28,7 @@ class SeriesStack:
 
     def __init__(self, series: Series) -> None:
         self._slices = series.slices
-        self.along_normal_mm = [one.along_normal_mm for one in series.slices]
+        self.along_normal_mm = tuple(one.along_normal_mm for one in series.slices)
 
     def __len__(self) -> int:
         """How many there are."""

@@ -75,4 +75,4 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
     image.SourceImageSequence = [reference(derived.SOPClassUID, derived.SOPInstanceUID, "121322")]
     image.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     image.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    return image  # type: ignore[no-any-return]
+    return image

@@ -18,7 +18,15 @@ from ctmar.dicom.dicomdir import is_dicomdir, listed_contents
 from ctmar.dicom.frames import ENHANCED, MultiFrame, WrongFramesError, read_multi_frame, why_not_ct
 from ctmar.dicom.headers import MAX_PIXELS, TAGS, NotUsableError, SliceFile, require_ct, slice_of_header, sop_class_of
 from ctmar.dicom.oddities import oddities
-from ctmar.dicom.source import PARSE_ERRORS, SourceFile, contents, optional_number, quiet_pydicom, read_dataset
+from ctmar.dicom.source import (
+    PARSE_ERRORS,
+    SourceFile,
+    contents,
+    optional_number,
+    optional_text,
+    quiet_pydicom,
+    read_dataset,
+)
 from ctmar.errors import NoUsableSeriesError, SeveralSeriesError
 from ctmar.words import ranges
 
@@ -211,7 +219,7 @@ def _candidate(image: SliceFile, header: Dataset, stack: str = "", time: str = "
         image,
         str(header.SeriesInstanceUID),
         None if number is None else int(number),
-        str(header.get("SeriesDescription") or ""),
+        optional_text(header, "SeriesDescription"),
         stack,
         time,
     )

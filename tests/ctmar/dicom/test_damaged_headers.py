@@ -10,12 +10,13 @@ import pydicom
 import pytest
 from pydicom.dataset import Dataset
 
+from ctmar.correction import correct_series
+from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.derived import DerivedSeries, derive, write_dataset
 from ctmar.dicom.pixels import Slice, read_slice
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.source import quiet_pydicom
 from ctmar.errors import UnsupportedInputError
-from ctmar.pipeline import CorrectionSettings, correct_series
 from tests.ctmar.dicom.build import ct_dataset, ramp_hu, save, write_ct_series
 from tests.ctmar.small import MARKER
 from tests.fuzz.elements import DicomFile, Element, file_bytes, parse_file
@@ -125,7 +126,7 @@ def test_one_slice_with_a_damaged_header_is_left_out_of_the_series(tmp_path: Pat
     result = correct_series(series, tmp_path / "out", CorrectionSettings("li", device="cpu"))
     assert [s.status for s in result.slices] == ["no metal", "unreadable", "no metal"]
     assert "0002.dcm" in result.failed[0].message
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0001.dcm", "0003.dcm"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0001.dcm", "0003.dcm", "report.json"]
 
 
 def test_a_length_beyond_all_memory_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
