@@ -8,9 +8,7 @@ to anterior and upwards, RAS.)
 from __future__ import annotations
 
 import gzip
-import math
-import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +17,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from ctmar.dicom.affine import affine_of
 from ctmar.dicom.headers import MAX_PIXELS
 from ctmar.dicom.pixels import padding_mask
 from ctmar.dicom.series import Series
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.files import replacing
+from ctmar.nifti_header import SHEAR, oddities_of_axes, require_one_volume, require_short_header, shear, three_axes
 from data_sim.units import HU_AIR
 
-MOST_BYTES = 4 * 2**30
-"""Voxels as they are stored: 8000 slices of 512 x 512 in 16 bits."""
-
-_DEFLATE = 1032
-"""gzip packs nothing tighter than this, so what a file promises can be checked before there is memory for it."""
-
-_MOST_HEADER_BYTES = 64 * 2**20
-
-_OBLIQUE_DEG = 1.0
-_SHEAR = 1e-3
-_SPACING_TOLERANCE = 0.05
+__all__ = ["NiftiSlice", "NiftiVolume", "affine_of", "open_volume", "write_series_volume", "write_volume"]
 
 _MM = {"meter": 1000.0, "micron": 0.001}
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True)
@@ -95,7 +84,7 @@ class NiftiVolume:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Slices, rows, columns."""
-        stored = _three(self.source.shape)
+        stored = three_axes(self.source.shape)
         return stored[self.axes[0]], stored[self.axes[1]], stored[self.axes[2]]
 
     def values(self, index: int) -> NDArray[np.float32]:
@@ -126,7 +115,7 @@ class NiftiVolume:
 
     def oriented(self, stored: NDArray[Any]) -> NDArray[Any]:
         """A view of an array in the stored shape as (slices, rows, cols)."""
-        turned = stored.reshape(_three(stored.shape)).transpose(self.axes)
+        turned = stored.reshape(three_axes(stored.shape)).transpose(self.axes)
         return turned[tuple(slice(None, None, -1 if backwards else 1) for backwards in self.reversed_)]
 
     def _stored(self, index: int) -> NDArray[Any]:
@@ -157,16 +146,17 @@ def open_volume(path: Path) -> NiftiVolume:
     if not path.is_file():
         raise NoUsableSeriesError(f"{path.name}: no such file.")
     try:
-        _require_short_header(path)
-        source = nibabel.load(path)
-        shape, kind, affine = tuple(source.shape), np.dtype(source.get_data_dtype()), np.array(source.affine, float)
+        require_short_header(path)
+        source: Any = nibabel.load(path)
+        shape, kind = tuple(source.shape), np.dtype(source.get_data_dtype())
+        affine: NDArray[np.float64] = np.array(source.affine, float)
         units = source.header.get_xyzt_units()[0]
         described = bool(source.header["sform_code"]) or bool(source.header["qform_code"])
     except Exception as error:  # nibabel and gzip raise many kinds on damaged files
         raise UnsupportedInputError(
             f"{path.name}: no readable NIfTI file ({type(error).__name__}); export it again."
         ) from None
-    _require_one_volume(path, shape, kind, source.dataobj.offset)
+    require_one_volume(path, shape, kind, source.dataobj.offset)
     affine[:3] *= _MM.get(units, 1.0)
     directions = nibabel.io_orientation(affine) if np.isfinite(affine).all() else np.full((3, 2), np.nan)
     if np.isnan(directions).any():
@@ -176,19 +166,19 @@ def open_volume(path: Path) -> NiftiVolume:
     backwards = [bool(directions[axis, 1] * way < 0) for axis, way in zip(order, (1, -1, -1), strict=True)]
     steps = [affine[:3, axis] * (-1 if back else 1) for axis, back in zip(order, backwards, strict=True)]
     lengths = [float(np.linalg.norm(step)) for step in steps]
-    rows, cols = (_three(shape)[axis] for axis in order[1:])
+    rows, cols = (three_axes(shape)[axis] for axis in order[1:])
     if min(rows, cols) < 2 or rows * cols > MAX_PIXELS:
         raise UnsupportedInputError(f"{path.name}: a matrix of {rows} x {cols} pixels is not supported.")
     normal = np.cross(steps[1], steps[2])
     normal *= np.sign(steps[0] @ normal) / np.linalg.norm(normal)
     lowest = np.array([0.0, 0.0, 0.0, 1.0])
-    lowest[order[0]] = _three(shape)[order[0]] - 1 if backwards[0] else 0
+    lowest[order[0]] = three_axes(shape)[order[0]] - 1 if backwards[0] else 0
     start_mm, spacing_mm = float((affine @ lowest)[:3] @ normal), float(steps[0] @ normal)
     return NiftiVolume(
         path,
         (lengths[1], lengths[2]),
-        tuple(start_mm + spacing_mm * k for k in range(_three(shape)[order[0]])),
-        tuple(_oddities(steps, described=described)),
+        tuple(start_mm + spacing_mm * k for k in range(three_axes(shape)[order[0]])),
+        tuple(oddities_of_axes(steps, described=described)),
         source,
         (order[0], order[1], order[2]),
         (backwards[0], backwards[1], backwards[2]),
@@ -275,50 +265,8 @@ def write_series_volume(
     out_image.header.set_xyzt_units("mm")
     out_image.set_sform(affine, code=1)
     # a quaternion cannot hold a shear: readers that prefer it would silently straighten the volume
-    out_image.set_qform(affine, code=0 if _shear(affine[:3, :3].T) > _SHEAR else 1)
+    out_image.set_qform(affine, code=0 if shear(affine[:3, :3].T) > SHEAR else 1)
     _save(path, out_image)
-
-
-def affine_of(series: Series) -> NDArray[np.float64]:
-    """From (column, row, slice) of a DICOM series to mm to the patient's right, to anterior and upwards, (4, 4).
-
-    DICOM counts to the left, to posterior and upwards (PS3.3 section C.7.6.2.1.1). The third axis is the way from
-    slice to slice; where the gantry was tilted it is not along their normal, and the affine is sheared. A single
-    slice is 1 mm thick.
-
-    Raises
-    ------
-    UnsupportedInputError
-        Where slices are missing, unevenly spaced, at the same position, or differ in grid or orientation: no affine
-        can say that.
-    """
-    slices = series.slices
-    first = slices[0]
-    axes = np.array(first.orientation).reshape(2, 3)
-    for other in slices[1:]:
-        same = np.allclose(other.orientation, first.orientation, atol=1e-3)
-        if not same or (other.rows, other.cols) != (first.rows, first.cols):
-            raise UnsupportedInputError(f"{other.name}: its orientation or matrix differs from the first slice's, "
-                                        "which NIfTI cannot hold; write DICOM.")  # fmt: skip
-        if not np.allclose(other.pixel_mm, first.pixel_mm, atol=1e-3):
-            raise UnsupportedInputError(f"{other.name}: its pixel spacing differs from the first slice's, "
-                                        "which NIfTI cannot hold; write DICOM.")  # fmt: skip
-    positions = np.array([s.position_mm for s in slices])
-    normal = np.cross(*axes)
-    step = (positions[-1] - positions[0]) / (len(slices) - 1) if len(slices) > 1 else normal / np.linalg.norm(normal)
-    spacing = float(np.linalg.norm(step))
-    off = np.abs(positions - (positions[0] + np.arange(len(slices))[:, None] * step)).max()
-    if spacing < 1e-2 or off > _SPACING_TOLERANCE * spacing:
-        raise UnsupportedInputError(
-            f"series {series.uid}: slices lie up to {off:.2f} mm from even spacing ({spacing:.2f} mm), which NIfTI "
-            "cannot hold; write DICOM, or leave out the part with the gap."
-        )
-    affine = np.eye(4)
-    affine[:3, 0] = _LPS_TO_RAS @ axes[0] * first.pixel_mm[1]
-    affine[:3, 1] = _LPS_TO_RAS @ axes[1] * first.pixel_mm[0]
-    affine[:3, 2] = _LPS_TO_RAS @ step
-    affine[:3, 3] = _LPS_TO_RAS @ positions[0]
-    return affine
 
 
 def _voxels(source: Any) -> NDArray[Any]:
@@ -326,65 +274,6 @@ def _voxels(source: Any) -> NDArray[Any]:
     if "voxels" not in source.extra:
         source.extra["voxels"] = source.dataobj.get_unscaled()
     return source.extra["voxels"]
-
-
-def _three(shape: Sequence[int]) -> tuple[int, int, int]:
-    """The first three dimensions; the others are 1."""
-    padded = (*shape, 1, 1)
-    return padded[0], padded[1], padded[2]
-
-
-def _require_short_header(path: Path) -> None:
-    """Raise `ValueError` where voxels begin so late that what stands before them would fill the memory."""
-    with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as stream:
-        head = stream.read(176)
-    order = "<" if head[:4] in (b"\x5c\x01\0\0", b"\x1c\x02\0\0") else ">"
-    is_second = 540 in struct.unpack("<i", head[:4]) + struct.unpack(">i", head[:4])
-    (offset,) = struct.unpack(f"{order}q", head[168:176]) if is_second else struct.unpack(f"{order}f", head[108:112])
-    if not 0 <= offset <= _MOST_HEADER_BYTES:
-        raise ValueError("the voxels begin beyond bounds")
-
-
-def _require_one_volume(path: Path, shape: tuple[int, ...], kind: np.dtype, offset: int) -> None:
-    size = path.stat().st_size
-    if len(shape) < 2 or min(shape) < 1:
-        raise UnsupportedInputError(f"{path.name}: has {len(shape)} dimensions; one CT volume has 3.")
-    if math.prod(shape[3:]) != 1:
-        raise UnsupportedInputError(
-            f"{path.name}: has {len(shape)} dimensions with {math.prod(shape[3:])} volumes; give one CT volume (3)."
-        )
-    if kind.kind not in "iuf":
-        raise UnsupportedInputError(f"{path.name}: holds colours or complex numbers, no CT values; export it again.")
-    promised = math.prod(shape) * kind.itemsize
-    if promised > MOST_BYTES:
-        raise UnsupportedInputError(f"{path.name}: more than {MOST_BYTES >> 30} GiB of voxels; crop it.")
-    packed = path.name.lower().endswith(".gz")
-    if promised + offset > size * (_DEFLATE if packed else 1):
-        raise UnsupportedInputError(
-            f"{path.name}: truncated: its header promises {promised} bytes of voxels, the file has {size}."
-        )
-
-
-def _oddities(steps: Sequence[NDArray[np.float64]], *, described: bool) -> list[str]:
-    found = []
-    units = np.array([step / np.linalg.norm(step) for step in steps])
-    wanted = np.array([[0, 0, 1.0], [0, -1, 0], [-1, 0, 0]])
-    angle = math.degrees(math.acos(min(1.0, float((units * wanted).sum(axis=1).min()))))
-    if angle > _OBLIQUE_DEG:
-        found.append(f"axes are up to {angle:.1f} degrees from those of the patient; slices follow those of the file")
-    if _shear(np.array(steps)) > _SHEAR:
-        found.append("slices are sheared (gantry tilt)")
-    if not np.isclose(np.linalg.norm(steps[1]), np.linalg.norm(steps[2]), rtol=1e-3):
-        found.append("pixels are not square")
-    if not described:
-        found.append("no orientation in the header (sform and qform code 0): supine and axial is assumed")
-    return found
-
-
-def _shear(steps: NDArray[np.float64]) -> float:
-    """Largest cosine between two axes, given as rows."""
-    units = steps / np.linalg.norm(steps, axis=1, keepdims=True)
-    return float(np.abs(units @ units.T - np.eye(3)).max())
 
 
 def _save(path: Path, image: Any) -> None:
