@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ctmar.dicom.pixels import read_slice
 from ctmar.dicom.series import SliceFile, find_series
 from ctmar.errors import CtmarError, NoUsableSeriesError, UnsupportedInputError
+from ctmar.nifti import open_volume
 from data_sim.geometry import ImageGrid
 from data_sim.phantom import REGIONS, phantom_slice
 from data_sim.units import HU_AIR
@@ -155,32 +155,14 @@ def _load_phantom(region: str, seed: int, z_mm: float) -> tuple[NDArray[np.float
 
 def _nifti(path: Path) -> Iterator[tuple[str, SourceSlice]]:
     volume = _open_nifti(path)
-    spacing_mm = float(volume.header.get_zooms()[2])
     series = str(path.resolve())
-    for index in range(volume.shape[2]):
+    for index, z_mm in enumerate(volume.along_normal_mm):
         load = partial(_load_nifti, path, index)
-        yield f"{series}:{index}", SourceSlice(f"{_nifti_name(path)}:{index}", load, series, index * spacing_mm)
+        yield f"{series}:{index}", SourceSlice(f"{_nifti_name(path)}:{index}", load, series, z_mm)
 
 
-@lru_cache(maxsize=1)
-def _open_nifti(path: Path) -> Any:
-    """The volume on canonical RAS+ axes; opened anew in every process, since it may hold all of its voxels."""
-    try:
-        import nibabel
-    except ImportError:
-        raise UnsupportedInputError(f"{path.name}: reading NIfTI needs nibabel; pip install ctmar[nifti].") from None
-    if not path.is_file():
-        raise NoUsableSeriesError(f"{path.name}: no such file.")
-    try:
-        volume = nibabel.as_closest_canonical(nibabel.load(path))
-        shape = volume.shape
-    except Exception as error:  # nibabel raises many kinds on damaged files
-        raise UnsupportedInputError(
-            f"{path.name}: no readable NIfTI file ({type(error).__name__}); export it again."
-        ) from None
-    if len(shape) != 3:
-        raise UnsupportedInputError(f"{path.name}: has {len(shape)} dimensions; one CT volume has 3.")
-    return volume
+_open_nifti = lru_cache(maxsize=1)(open_volume)
+"""Opened anew in every process, since a volume may hold all of its voxels."""
 
 
 def _nifti_name(path: Path) -> str:
@@ -189,16 +171,9 @@ def _nifti_name(path: Path) -> str:
 
 
 def _load_nifti(path: Path, index: int) -> tuple[NDArray[np.float32], ImageGrid, str]:
-    """One axial slice, turned from the canonical axes to rows from anterior and columns from the patient's right."""
     volume = _open_nifti(path)
-    x_mm, y_mm = (float(step) for step in volume.header.get_zooms()[:2])
-    if abs(x_mm - y_mm) > 1e-3 * x_mm:
+    rows_mm, cols_mm = volume.pixel_mm
+    if abs(rows_mm - cols_mm) > 1e-3 * rows_mm:
         raise UnsupportedInputError(f"{path.name}: its pixels are not square; resample the volume first.")
-    try:
-        image = np.asarray(volume.dataobj[..., index], np.float32)
-    except Exception as error:  # truncated or damaged behind the header
-        raise UnsupportedInputError(
-            f"{path.name}: truncated or damaged ({type(error).__name__}); export it again."
-        ) from None
-    image_hu = np.ascontiguousarray(np.maximum(np.nan_to_num(image, nan=HU_AIR), HU_AIR)[::-1, ::-1].T)
-    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], x_mm), pseudonym(_nifti_name(path))
+    image_hu = np.maximum(np.nan_to_num(volume.values(index), nan=HU_AIR), HU_AIR)
+    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], cols_mm), pseudonym(_nifti_name(path))

@@ -78,7 +78,9 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
         # pydicom compares the syntax with the decoder's
         dataset.file_meta.TransferSyntaxUID = decoder.UID
         plugin = "pylibjpeg" if syntax in _DECODED_AS else ""
-        pixels, _ = decoder.as_array(dataset, decoding_plugin=plugin, correct_unused_bits=False)
+        # words as they are: what pydicom takes for unused bits can be padding, which is written back
+        keep = {"correct_unused_bits": False}
+        pixels, _ = decoder.as_array(dataset, decoding_plugin=plugin, **keep)  # type: ignore[arg-type]
     except (*PARSE_ERRORS, RuntimeError, MemoryError):
         needs = f", or it needs {_missing(decoder)}" if decoder.missing_dependencies and syntax.is_encapsulated else ""
         raise UnsupportedInputError(

@@ -77,7 +77,8 @@ def classic_image(enhanced: FileDataset, frame: int) -> FileDataset:
         Where the functional groups are malformed.
     """
     classic = FileDataset("", Dataset(), file_meta=FileMetaDataset(enhanced.file_meta))
-    classic.set_original_encoding(*enhanced.original_encoding, enhanced.original_character_set)
+    implicit, little_endian = enhanced.original_encoding
+    classic.set_original_encoding(implicit, little_endian, enhanced.original_character_set)
     _take(classic, enhanced)
     groups = [*enhanced.get("SharedFunctionalGroupsSequence", []), enhanced.PerFrameFunctionalGroupsSequence[frame]]
     detail = Dataset()
@@ -115,7 +116,7 @@ def _functional_groups(groups: list[Dataset]) -> Iterator[tuple[BaseTag, Dataset
 def _take(classic: Dataset, source: Dataset) -> None:
     for tag in source.keys():  # noqa: SIM118
         if tag not in _DROPPED:
-            classic[tag] = source.get_item(tag)  # type: ignore[assignment]
+            classic[tag] = source.get_item(tag)
 
 
 def _say_classically(classic: Dataset, detail: Dataset) -> None:
