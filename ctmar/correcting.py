@@ -18,7 +18,10 @@ from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import Found, Series, choose_series, find_series
 from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
 from ctmar.files import building, refuse_existing
+from ctmar.masks import is_nifti
 from ctmar.methods import NEEDS_NETWORK
+from ctmar.nifti import open_volume
+from ctmar.nifti_correction import correct_series_to_nifti, correct_volume, metal_of_volume
 from ctmar.pipeline import Tell
 from ctmar.raw import correct_case
 from ctmar.restorer import NetworkRestorer
@@ -54,6 +57,10 @@ def correct_dicom(
     _say_skipped(found)
     chosen = choose_series(found, uid=uid, all_=all_)
     refuse_existing(out, overwrite=settings.overwrite)
+    if is_nifti(out):
+        _refuse_further_series(settings)
+        if len(chosen) > 1:
+            raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
     targets = [out] if len(chosen) == 1 else [out / f"series-{k:03d}" for k in range(1, len(chosen) + 1)]
     for one in chosen:
         for text in one.warnings:
@@ -65,7 +72,8 @@ def correct_dicom(
     results: list[SeriesResult] = []
     with progress_bar() as bar:
         if len(chosen) == 1:
-            results.append(correct_series(chosen[0], out, settings, restorer=restorer, tell=bar))
+            run = correct_series_to_nifti if is_nifti(out) else correct_series
+            results.append(run(chosen[0], out, settings, restorer=restorer, tell=bar))
         else:
             with building(out, overwrite=settings.overwrite) as folder:
                 for one, target in zip(chosen, targets, strict=True):
@@ -73,13 +81,32 @@ def correct_dicom(
                         one, folder / target.name, settings, restorer=restorer, tell=_named(bar, target.name)
                     )
                     results.append(replace(result, folder=str(target)))
+    _conclude(results, as_json=as_json)
+
+
+def correct_nifti(
+    source: Path, out: Path, settings: CorrectionSettings, model: str, *, as_json: bool, dry_run: bool
+) -> None:
+    """Correct a NIfTI volume and say what became of it.
+
+    Raises `CtmarError` as `open_volume` and `correct_volume` do, and where slices failed.
+    """
+    if not is_nifti(out):
+        raise UsageError(f"{out}: the output of a NIfTI volume is one, too; end its name with .nii or .nii.gz.")
+    _refuse_further_series(settings)
+    refuse_existing(out, overwrite=settings.overwrite)
+    volume = open_volume(source)
+    with progress_bar() as bar:
+        if dry_run:
+            found = [index + 1 for index in metal_of_volume(volume, settings, tell=bar).slices]
+        else:
+            result = correct_volume(volume, out, settings, restorer=_restorer(settings, model), tell=bar)
+    if not dry_run:
+        _conclude([result], as_json=as_json)
+        return
     if as_json:
-        print_json([asdict(result) for result in results])
-    for result in results:
-        _say(result)
-    failures = sum(len(result.failed) for result in results)
-    if failures:
-        raise SomeSlicesFailedError(f"{failures} slices could not be corrected; they are listed above.")
+        print_json([{"series": "", "slices": len(volume), "slices_with_metal": found, "out": str(out)}])
+    note(f"{source.name}: {len(volume)} slices, {len(found)} with metal -> {out}")
 
 
 def correct_cases(
@@ -157,6 +184,21 @@ def _dry_run(chosen: Sequence[Series], targets: Sequence[Path], settings: Correc
             warn(f"slice {number}: {why}")
     if missing:
         raise SomeSlicesFailedError(f"{missing} slices cannot be read; they are listed above.")
+
+
+def _refuse_further_series(settings: CorrectionSettings) -> None:
+    if settings.seg or settings.difference or settings.preview or settings.report:
+        raise UsageError("--seg, --difference, --preview and --report go with a folder of DICOM files, not with NIfTI.")
+
+
+def _conclude(results: Sequence[SeriesResult], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(result) for result in results])
+    for result in results:
+        _say(result)
+    failures = sum(len(result.failed) for result in results)
+    if failures:
+        raise SomeSlicesFailedError(f"{failures} slices could not be corrected; they are listed above.")
 
 
 def _say(result: SeriesResult) -> None:

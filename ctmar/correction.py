@@ -93,7 +93,7 @@ def correct_series(
             version=__version__,
             folder=str(out),
             slices=tuple(output.named(results)),
-            warnings=(*series.warnings, *_warnings(with_metal, metal)),
+            warnings=(*series.warnings, *what_to_say(metal)),
             metal=metal.report(),
             seconds=time.monotonic() - began,
         )
@@ -120,19 +120,20 @@ def metal_of(
     return find_metal(stack, settings, tell=tell)
 
 
+def what_to_say(metal: Detection) -> list[str]:
+    """Warnings about the metal: what the detection says, what it left out, and that there is none."""
+    warnings = list(metal.warnings)
+    if metal.left_out:
+        reasons = Counter(component.reason for component in metal.left_out)
+        what = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
+        warnings.append(f"Bright regions left out as no metal ({what}); report.json lists them, --keep-all keeps them.")
+    if not metal.slices:
+        warnings.append("No metal was found: all slices are carried through unchanged.")
+    return warnings
+
+
 def _spread(indices: Sequence[int], most: int) -> frozenset[int]:
     """At most so many of the indices, evenly spread."""
     if len(indices) <= most:
         return frozenset(indices)
     return frozenset(indices[k] for k in np.linspace(0, len(indices) - 1, most).round().astype(int))
-
-
-def _warnings(with_metal: Sequence[int], metal: Detection) -> list[str]:
-    warnings = list(metal.warnings)
-    if metal.left_out:
-        reasons = Counter(component.reason for component in metal.left_out)
-        what = "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common())
-        warnings.append(f"Bright regions left out as no metal ({what}); they are listed in report.json.")
-    if not with_metal:
-        warnings.append("No metal was found: all slices are carried through unchanged.")
-    return warnings

@@ -71,8 +71,9 @@ def correct(
     Example: `ctmar correct series/ --out corrected --report`
     """
     from ctmar.config import load_toml, settings_from
-    from ctmar.correcting import correct_cases, correct_dicom, is_case_source
+    from ctmar.correcting import correct_cases, correct_dicom, correct_nifti, is_case_source
     from ctmar.correction_settings import CorrectionSettings
+    from ctmar.masks import is_nifti
     from ctmar.methods import METHODS
 
     if method is not None and method not in METHODS:
@@ -98,5 +99,9 @@ def correct(
                 "--seg, --difference, --preview, --report, --series and --all are for DICOM series, not for case files."
             )
         correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
+    elif is_nifti(source):
+        if series or all_:
+            raise UsageError("--series and --all are for DICOM series, not for NIfTI volumes.")
+        correct_nifti(source, out, settings, model, as_json=json_, dry_run=dry_run)
     else:
         correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)
