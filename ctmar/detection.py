@@ -287,7 +287,7 @@ class _Search:
             return None
         self.largest_hu = max(self.largest_hu, float(hu[bright].max()))
         bright = without_halo(hu, bright, image.pixel_mm, solid_hu=max(METAL_FROM_HU, self.grow_hu))
-        regions = regions_of(hu, bright, image.pixel_mm)
+        regions = regions_of(hu, bright, image.pixel_mm, sure_hu=METAL_FROM_HU)
         self.masks.append(bright)
         self.pixel_mm[index] = image.pixel_mm
         self.first_region[index] = len(self.parents)
