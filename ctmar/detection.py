@@ -27,14 +27,17 @@ GROW_HU = 2000.0
 METAL_FROM_HU = 3000.0
 """What reaches this within the patient is never taken for bone or enamel; thick metal counts from here on."""
 
-CONTRAST_BELOW_HU = (3000.0, 4000.0)
-"""Metal thick enough to be seen without its blurred edge exceeds these, in 12-bit and in extended data."""
-
 OUTSIDE = "outside of the patient"
 CONTRAST = "dense contrast or cement: thicker than 5 mm, yet darker than metal of that size"
 DENSE = "dense bone or enamel: darker than metal, with bone around it"
 
-_DENSE_SHARE = 0.4
+_DENSE_SHARE = 0.65
+"""0.75 and more around enamel and bone that were made brighter, at most 0.51 around wires below 3000 HU."""
+
+_DEEP_SHARE = 0.25
+_BRIGHT_SHARE = 0.1
+"""Noise lifts some pixels of contrast above the level of metal."""
+
 _FARTHEST_MM = 10.0
 _THICKEST_MM = 5.0
 _ONE_SLICE_MM = 1.0
@@ -246,7 +249,10 @@ class _Piece:
     brightest: int
     row: int
     col: int
-    deep_hu: float
+    pixels: int
+    deep: int
+    bright: NDArray[np.int64]
+    deep_bright: NDArray[np.int64]
     ring: int
     dense: int
     inside: bool
@@ -256,7 +262,10 @@ class _Piece:
         self.volume_mm3 += other.volume_mm3
         if other.peak_hu > self.peak_hu:
             self.peak_hu, self.brightest, self.row, self.col = other.peak_hu, other.brightest, other.row, other.col
-        self.deep_hu = max(self.deep_hu, other.deep_hu)
+        self.pixels += other.pixels
+        self.deep += other.deep
+        self.bright = self.bright + other.bright
+        self.deep_bright = self.deep_bright + other.deep_bright
         self.ring += other.ring
         self.dense += other.dense
         self.inside |= other.inside
@@ -310,7 +319,10 @@ class _Search:
                 brightest=index,
                 row=int(at[k + 1, 0]),
                 col=int(at[k + 1, 1]),
-                deep_hu=float(regions.deep_hu[k]),
+                pixels=int(regions.pixels[k]),
+                deep=int(regions.deep[k]),
+                bright=regions.bright[k],
+                deep_bright=regions.deep_bright[k],
                 ring=int(regions.ring[k]),
                 dense=int(regions.dense[k]),
                 inside=bool(regions.inside[k]),
@@ -383,24 +395,16 @@ class _Search:
             self.masks.replace(index, moved_out(chosen[labels], self.settings.dilation_mm, self.pixel_mm[index]))
 
 
-class _Measured(Protocol):
-    peak_hu: float
-    deep_hu: float
-    ring: int
-    dense: int
-    inside: bool
-
-
-def why_not_metal(piece: _Measured, *, extended: bool) -> str:
+def why_not_metal(piece: _Piece, *, extended: bool) -> str:
     """The rule by which a component is left out, "" where it is metal.
 
-    Within the patient only what stays darker than metal can be left out: metal thick enough to be seen without its
-    blurred edge ends 12-bit data, and thinner metal has soft tissue around it where enamel has a tooth.
+    Within the patient only what stays darker than metal can be left out: metal that is thick enough to be seen without
+    its blurred edge ends 12-bit data, and thinner metal has soft tissue around it where enamel has a tooth.
     """
     if not piece.inside:
         return OUTSIDE
-    thick = piece.deep_hu > -np.inf
-    if thick and piece.peak_hu < CONTRAST_BELOW_HU[extended]:
+    few_deep = piece.deep_bright[int(extended)] < _DEEP_SHARE * piece.deep
+    if few_deep and piece.bright[int(extended)] < _BRIGHT_SHARE * piece.pixels:
         return CONTRAST
     if piece.peak_hu < METAL_FROM_HU and piece.ring and piece.dense >= _DENSE_SHARE * piece.ring:
         return DENSE

@@ -16,13 +16,16 @@ Mask = NDArray[np.bool_]
 MOST_REGIONS = 4096
 """More in one slice are noise; the largest are kept."""
 
+LEVELS_HU = (3000.0, 4000.0)
+"""Thick metal exceeds these almost everywhere, in data of 12 bits and in those that go on beyond."""
+
 DEEP_MM = 2.5
 """What lies this far inside of a region shows its material without the blur of its edge."""
 
 CORE_MM = 1.5
 RIDGE_MM = 1.6
 
-RING_MM = (1.0, 3.0)
+RING_MM = (0.5, 2.0)
 TOGETHER_MM = 40.0
 """Less than from any implant in the trunk to the table, more than from tooth to tooth."""
 
@@ -45,8 +48,10 @@ class Regions:
         1 .. count, 0 elsewhere.
     pixels, peak_hu : (count,)
         Their size and largest value.
-    deep_hu : (count,)
-        Largest value at least `DEEP_MM` inside, -inf where a region is thinner.
+    deep : (count,)
+        Pixels at least `DEEP_MM` inside; 0 where a region is thin.
+    bright, deep_bright : (count, len(LEVELS_HU))
+        How many of `pixels` and of `deep` are at least as bright as each of `LEVELS_HU`.
     ring, dense : (count,)
         Pixels between the radii `RING_MM` around it, and how many of them are at least `DENSE_HU`.
     inside : bool (count,)
@@ -56,7 +61,9 @@ class Regions:
     labels: Labels
     pixels: NDArray[np.int64]
     peak_hu: NDArray[np.float64]
-    deep_hu: NDArray[np.float64]
+    deep: NDArray[np.int64]
+    bright: NDArray[np.int64]
+    deep_bright: NDArray[np.int64]
     ring: NDArray[np.int64]
     dense: NDArray[np.int64]
     inside: NDArray[np.bool_]
@@ -120,25 +127,32 @@ def regions_of(
     box = _box(bright, RING_MM[1] + DEEP_MM, pixel_mm)
     near, values = labels[box], image_hu[box]
     index = np.arange(1, count + 1)
-    deep = np.where(_depth_mm(near > 0, pixel_mm) >= DEEP_MM, values, -np.inf)
+    deep = np.where(_depth_mm(near > 0, pixel_mm) >= DEEP_MM, near, 0)
     away, nearest = ndimage.distance_transform_edt(near == 0, sampling=pixel_mm, return_indices=True)
     around = (away > RING_MM[0]) & (away <= RING_MM[1])
     owner = near[tuple(nearest)][around]
     peak_hu = np.asarray(ndimage.maximum(values, near, index), float).reshape(count)
-    inside = np.bincount(labels[patient_zone(image_hu, bright, pixel_mm)], minlength=count + 1)[1:] > 0
+    inside = _counts(labels[patient_zone(image_hu, bright, pixel_mm)], count) > 0
     sure = np.concatenate([[False], inside & (peak_hu >= sure_hu)])[near]
     if sure.any() and not inside.all():
         beside = ndimage.distance_transform_edt(~sure, sampling=pixel_mm) <= TOGETHER_MM
-        inside |= np.bincount(near[beside], minlength=count + 1)[1:] > 0
+        inside |= _counts(near[beside], count) > 0
     return Regions(
         labels=labels,
-        pixels=np.bincount(near.ravel(), minlength=count + 1)[1:],
+        pixels=_counts(near, count),
         peak_hu=peak_hu,
-        deep_hu=np.asarray(ndimage.maximum(deep, near, index), float).reshape(count),
-        ring=np.bincount(owner, minlength=count + 1)[1:],
-        dense=np.bincount(owner[values[around] >= DENSE_HU], minlength=count + 1)[1:],
+        deep=_counts(deep, count),
+        bright=np.stack([_counts(near[values >= level], count) for level in LEVELS_HU], axis=1),
+        deep_bright=np.stack([_counts(deep[values >= level], count) for level in LEVELS_HU], axis=1),
+        ring=_counts(owner, count),
+        dense=_counts(owner[values[around] >= DENSE_HU], count),
         inside=inside,
     )
+
+
+def _counts(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """How often each of 1 .. count is there."""
+    return np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
 
 def linked(before: Labels, after: Labels) -> NDArray[np.int64]:

@@ -198,6 +198,10 @@ def test_dense_contrast_is_left_out(hu):
     (part,) = result.left_out
     assert part.reason == CONTRAST
     assert part.slices == (0, 3)
+    noisy = [smooth(painted((disc(-10, 0, radius), hu))) for radius in (8, 20, 20, 8)]
+    for k, one in enumerate(noisy):
+        one.image_hu += np.random.default_rng(k).normal(0, 30, one.image_hu.shape).astype(np.float32)
+    assert found(noisy).slices == []
     kept = found([painted((disc(-10, 0, 20), hu))], DetectionSettings(exclude=False))
     assert kept.slices == [0]
 
@@ -221,12 +225,12 @@ def test_enamel_and_dense_bone_are_left_out():
     assert filling.slices == [0, 1, 2]
 
 
-def test_a_clip_that_does_not_saturate_is_kept():
-    """A thin clip in soft tissue, blurred to 2600 HU."""
-    clip = painted((disc(-20, 10, 1.2), 9000))
-    blurred = smooth(clip)
-    blurred.image_hu[blurred.image_hu > 2000] *= 2600 / blurred.image_hu.max()
-    assert found([blurred]).slices == [0]
+@pytest.mark.parametrize("blur_mm", [0.6, 1.0])
+def test_a_clip_that_does_not_saturate_is_kept(blur_mm):
+    """A clip of 2 x 6 mm in soft tissue that is blurred to 2700 HU."""
+    y, x = grid()
+    clip = ndimage.gaussian_filter(((np.abs(y + 20) < 1) & (np.abs(x - 10) < 3)).astype(float), blur_mm / PIXEL_MM)
+    assert found([Slice(painted().image_hu + 2700 * clip / clip.max())]).slices == [0]
 
 
 def test_hardware_of_the_table_is_left_out_and_a_pacemaker_under_the_skin_is_not():

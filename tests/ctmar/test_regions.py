@@ -36,15 +36,17 @@ def test_too_many_regions_are_noise():
 def test_measures_of_regions():
     image = np.full((80, 80), 50.0, np.float32)
     image[10:30, 10:30] = 2700  # 10 x 10 mm
-    image[20, 20] = 2800
+    image[20, 20] = 3100
     image[50:54, 50:54] = 2900  # 2 x 2 mm within 1000 HU
     around = np.zeros_like(image, bool)
     around[40:64, 40:64] = True
     image[around & (image < 100)] = 1000
     regions = regions_of(image, image >= 2000, (0.5, 0.5), sure_hu=3000)
     assert regions.pixels.tolist() == [400, 16]
-    assert regions.peak_hu.tolist() == [2800, 2900]
-    assert regions.deep_hu.tolist() == [2800, -np.inf]
+    assert regions.peak_hu.tolist() == [3100, 2900]
+    assert regions.deep.tolist() == [100, 0]  # 5 x 5 mm, from 2.5 mm inside
+    assert regions.bright.tolist() == [[1, 0], [0, 0]]
+    assert regions.deep_bright.tolist() == [[1, 0], [0, 0]]
     assert (regions.dense / regions.ring).tolist() == [0, 1]
 
 
