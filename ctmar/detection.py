@@ -192,7 +192,7 @@ def detect(
     settings = settings or DetectionSettings()
     grow_hu = _grow_hu(settings)
     search = _Search(thicknesses_mm(along_normal_mm), settings, grow_hu)
-    previous: tuple[Image, NDArray[np.int32], float] | None = None
+    previous: tuple[int, Image, NDArray[np.int32]] | None = None
     seen = 0
     for index, image in enumerate(images):
         seen += 1
@@ -202,16 +202,31 @@ def detect(
             search.masks.append(np.zeros((0, 0), bool))
             continue
         labels = search.add(index, image)
-        position = along_normal_mm[index]
         if labels is None:
             previous = None
             continue
-        if previous is not None and _neighbours(previous[0], image, position - previous[2]):
-            search.join(index, linked(previous[1], labels))
-        previous = (image, labels, position)
+        if previous is not None:
+            before, other, others = previous
+            if _neighbours(other, image, along_normal_mm[index] - along_normal_mm[before]):
+                search.join(before, index, linked(others, labels))
+        previous = (index, image, labels)
     if seen != len(along_normal_mm):
         raise ValueError(f"{seen} images for {len(along_normal_mm)} positions")
     return search.result()
+
+
+@dataclass(frozen=True)
+class _One:
+    image_hu: NDArray[np.float32]
+    padding: NDArray[np.bool_]
+    pixel_mm: tuple[float, float]
+
+
+def detect_in_image(
+    image_hu: NDArray[np.float32], pixel_mm: tuple[float, float], settings: DetectionSettings | None = None
+) -> Detection:
+    """Find the metal of a single image in HU (rows, cols), such as a case file's; see `detect`."""
+    return detect([_One(image_hu, np.zeros(image_hu.shape, bool), pixel_mm)], [0.0], settings)
 
 
 def thicknesses_mm(along_normal_mm: Sequence[float]) -> NDArray[np.float64]:
@@ -329,9 +344,8 @@ class _Search:
             )
             self.parents.append(len(self.parents))
 
-    def join(self, index: int, pairs: NDArray[np.int64]) -> None:
-        """Join regions of the slice before that had any to those of slice `index`."""
-        before = max(k for k in self.first_region if k < index)
+    def join(self, before: int, index: int, pairs: NDArray[np.int64]) -> None:
+        """Join regions of slice `before` to those of slice `index`."""
         for one, other in pairs:
             a = self._root(self.first_region[before] + int(one) - 1)
             b = self._root(self.first_region[index] + int(other) - 1)

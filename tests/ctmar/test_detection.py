@@ -8,7 +8,7 @@ import pytest
 from scipy import ndimage
 
 from ctmar.config import settings_from
-from ctmar.detection import CONTRAST, DENSE, OUTSIDE, DetectionSettings, detect, thicknesses_mm
+from ctmar.detection import CONTRAST, DENSE, OUTSIDE, DetectionSettings, detect, detect_in_image, thicknesses_mm
 from ctmar.errors import UsageError
 
 PIXEL_MM = 0.8
@@ -173,6 +173,14 @@ def test_slices_of_any_shape_and_some_that_cannot_be_read():
         detect([painted()], [0.0, 1.0])
     with pytest.raises(ValueError, match="more images"):
         detect([painted()] * 3, [0.0, 1.0])
+
+
+def test_a_single_image():
+    wire = disc(-20, 10, 2)
+    mask = detect_in_image(
+        painted((wire, 3071)).image_hu, (PIXEL_MM, PIXEL_MM), DetectionSettings(dilation_mm=0)
+    ).masks[0]
+    np.testing.assert_array_equal(mask, wire)
 
 
 def test_duplicates_count_half():
