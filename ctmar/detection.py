@@ -27,14 +27,17 @@ GROW_HU = 2000.0
 METAL_FROM_HU = 3000.0
 """What reaches this within the patient is never taken for bone or enamel; thick metal counts from here on."""
 
-CONTRAST_BELOW_HU = (3000.0, 4000.0)
-"""Metal thick enough to be seen without its blurred edge exceeds these, in 12-bit and in extended data."""
-
 OUTSIDE = "outside of the patient"
 CONTRAST = "dense contrast or cement: thicker than 5 mm, yet darker than metal of that size"
 DENSE = "dense bone or enamel: darker than metal, with bone around it"
 
-_DENSE_SHARE = 0.4
+_DENSE_SHARE = 0.65
+"""0.75 and more around enamel and bone that were made brighter, at most 0.51 around wires below 3000 HU."""
+
+_DEEP_SHARE = 0.25
+_BRIGHT_SHARE = 0.1
+"""Noise lifts some pixels of contrast above the level of metal."""
+
 _FARTHEST_MM = 10.0
 _THICKEST_MM = 5.0
 _ONE_SLICE_MM = 1.0
@@ -189,7 +192,7 @@ def detect(
     settings = settings or DetectionSettings()
     grow_hu = _grow_hu(settings)
     search = _Search(thicknesses_mm(along_normal_mm), settings, grow_hu)
-    previous: tuple[Image, NDArray[np.int32], float] | None = None
+    previous: tuple[int, Image, NDArray[np.int32]] | None = None
     seen = 0
     for index, image in enumerate(images):
         seen += 1
@@ -199,16 +202,31 @@ def detect(
             search.masks.append(np.zeros((0, 0), bool))
             continue
         labels = search.add(index, image)
-        position = along_normal_mm[index]
         if labels is None:
             previous = None
             continue
-        if previous is not None and _neighbours(previous[0], image, position - previous[2]):
-            search.join(index, linked(previous[1], labels))
-        previous = (image, labels, position)
+        if previous is not None:
+            before, other, others = previous
+            if _neighbours(other, image, along_normal_mm[index] - along_normal_mm[before]):
+                search.join(before, index, linked(others, labels))
+        previous = (index, image, labels)
     if seen != len(along_normal_mm):
         raise ValueError(f"{seen} images for {len(along_normal_mm)} positions")
     return search.result()
+
+
+@dataclass(frozen=True)
+class _One:
+    image_hu: NDArray[np.float32]
+    padding: NDArray[np.bool_]
+    pixel_mm: tuple[float, float]
+
+
+def detect_in_image(
+    image_hu: NDArray[np.float32], pixel_mm: tuple[float, float], settings: DetectionSettings | None = None
+) -> Detection:
+    """Find the metal of a single image in HU (rows, cols), such as a case file's; see `detect`."""
+    return detect([_One(image_hu, np.zeros(image_hu.shape, bool), pixel_mm)], [0.0], settings)
 
 
 def thicknesses_mm(along_normal_mm: Sequence[float]) -> NDArray[np.float64]:
@@ -246,7 +264,10 @@ class _Piece:
     brightest: int
     row: int
     col: int
-    deep_hu: float
+    pixels: int
+    deep: int
+    bright: NDArray[np.int64]
+    deep_bright: NDArray[np.int64]
     ring: int
     dense: int
     inside: bool
@@ -256,7 +277,10 @@ class _Piece:
         self.volume_mm3 += other.volume_mm3
         if other.peak_hu > self.peak_hu:
             self.peak_hu, self.brightest, self.row, self.col = other.peak_hu, other.brightest, other.row, other.col
-        self.deep_hu = max(self.deep_hu, other.deep_hu)
+        self.pixels += other.pixels
+        self.deep += other.deep
+        self.bright = self.bright + other.bright
+        self.deep_bright = self.deep_bright + other.deep_bright
         self.ring += other.ring
         self.dense += other.dense
         self.inside |= other.inside
@@ -287,7 +311,7 @@ class _Search:
             return None
         self.largest_hu = max(self.largest_hu, float(hu[bright].max()))
         bright = without_halo(hu, bright, image.pixel_mm, solid_hu=max(METAL_FROM_HU, self.grow_hu))
-        regions = regions_of(hu, bright, image.pixel_mm)
+        regions = regions_of(hu, bright, image.pixel_mm, sure_hu=METAL_FROM_HU)
         self.masks.append(bright)
         self.pixel_mm[index] = image.pixel_mm
         self.first_region[index] = len(self.parents)
@@ -310,16 +334,18 @@ class _Search:
                 brightest=index,
                 row=int(at[k + 1, 0]),
                 col=int(at[k + 1, 1]),
-                deep_hu=float(regions.deep_hu[k]),
+                pixels=int(regions.pixels[k]),
+                deep=int(regions.deep[k]),
+                bright=regions.bright[k],
+                deep_bright=regions.deep_bright[k],
                 ring=int(regions.ring[k]),
                 dense=int(regions.dense[k]),
                 inside=bool(regions.inside[k]),
             )
             self.parents.append(len(self.parents))
 
-    def join(self, index: int, pairs: NDArray[np.int64]) -> None:
-        """Join regions of the slice before that had any to those of slice `index`."""
-        before = max(k for k in self.first_region if k < index)
+    def join(self, before: int, index: int, pairs: NDArray[np.int64]) -> None:
+        """Join regions of slice `before` to those of slice `index`."""
         for one, other in pairs:
             a = self._root(self.first_region[before] + int(one) - 1)
             b = self._root(self.first_region[index] + int(other) - 1)
@@ -383,24 +409,16 @@ class _Search:
             self.masks.replace(index, moved_out(chosen[labels], self.settings.dilation_mm, self.pixel_mm[index]))
 
 
-class _Measured(Protocol):
-    peak_hu: float
-    deep_hu: float
-    ring: int
-    dense: int
-    inside: bool
-
-
-def why_not_metal(piece: _Measured, *, extended: bool) -> str:
+def why_not_metal(piece: _Piece, *, extended: bool) -> str:
     """The rule by which a component is left out, "" where it is metal.
 
-    Within the patient only what stays darker than metal can be left out: metal thick enough to be seen without its
-    blurred edge ends 12-bit data, and thinner metal has soft tissue around it where enamel has a tooth.
+    Within the patient only what stays darker than metal can be left out: metal that is thick enough to be seen without
+    its blurred edge ends 12-bit data, and thinner metal has soft tissue around it where enamel has a tooth.
     """
     if not piece.inside:
         return OUTSIDE
-    thick = piece.deep_hu > -np.inf
-    if thick and piece.peak_hu < CONTRAST_BELOW_HU[extended]:
+    few_deep = piece.deep_bright[int(extended)] < _DEEP_SHARE * piece.deep
+    if few_deep and piece.bright[int(extended)] < _BRIGHT_SHARE * piece.pixels:
         return CONTRAST
     if piece.peak_hu < METAL_FROM_HU and piece.ring and piece.dense >= _DENSE_SHARE * piece.ring:
         return DENSE

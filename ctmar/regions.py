@@ -16,10 +16,19 @@ Mask = NDArray[np.bool_]
 MOST_REGIONS = 4096
 """More in one slice are noise; the largest are kept."""
 
+LEVELS_HU = (3000.0, 4000.0)
+"""Thick metal exceeds these almost everywhere, in data of 12 bits and in those that go on beyond."""
+
 DEEP_MM = 2.5
 """What lies this far inside of a region shows its material without the blur of its edge."""
 
-RING_MM = (1.0, 3.0)
+CORE_MM = 1.5
+RIDGE_MM = 1.6
+
+RING_MM = (0.5, 2.0)
+TOGETHER_MM = 40.0
+"""Less than from any implant in the trunk to the table, more than from tooth to tooth."""
+
 DENSE_HU = 700.0
 """Around enamel and cortex lies dentine and bone, around a clip soft tissue."""
 
@@ -39,18 +48,22 @@ class Regions:
         1 .. count, 0 elsewhere.
     pixels, peak_hu : (count,)
         Their size and largest value.
-    deep_hu : (count,)
-        Largest value at least `DEEP_MM` inside, -inf where a region is thinner.
+    deep : (count,)
+        Pixels at least `DEEP_MM` inside; 0 where a region is thin.
+    bright, deep_bright : (count, len(LEVELS_HU))
+        How many of `pixels` and of `deep` are at least as bright as each of `LEVELS_HU`.
     ring, dense : (count,)
         Pixels between the radii `RING_MM` around it, and how many of them are at least `DENSE_HU`.
     inside : bool (count,)
-        Whether it reaches the patient's hull, see `patient_zone`.
+        Whether it reaches the patient's hull, see `patient_zone`, or lies within `TOGETHER_MM` of metal that does.
     """
 
     labels: Labels
     pixels: NDArray[np.int64]
     peak_hu: NDArray[np.float64]
-    deep_hu: NDArray[np.float64]
+    deep: NDArray[np.int64]
+    bright: NDArray[np.int64]
+    deep_bright: NDArray[np.int64]
     ring: NDArray[np.int64]
     dense: NDArray[np.int64]
     inside: NDArray[np.bool_]
@@ -75,21 +88,23 @@ def label_regions(bright: Mask) -> Labels:
 def without_halo(
     image_hu: NDArray[np.float32], bright: Mask, pixel_mm: tuple[float, float], *, solid_hu: float
 ) -> Mask:
-    """Of `bright` regions with a thick core, more than `DEEP_MM` from its edge, only what is at least `solid_hu`.
+    """Of `bright` regions with a thick core only what is at least `solid_hu`, without ridges thinner than `RIDGE_MM`.
 
-    Around thick metal the artifacts themselves are bright, for many millimetres: a low level would take them in. Thin
-    metal has no such halo, and is dark where it fills its pixels or the slice in part.
+    Around thick metal the artifacts themselves are bright, for many millimetres, and streaks run from one piece to the
+    next: a low level would take them in. Thin metal has no such halo, and is dark where it fills its pixels or the
+    slice in part. A core is thick where it reaches `CORE_MM` inside.
     """
     box = _box(bright, max(pixel_mm), pixel_mm)
     solid = bright[box] & (image_hu[box] >= solid_hu)
-    core = _depth_mm(solid, pixel_mm) >= DEEP_MM
+    core = _depth_mm(solid, pixel_mm) >= CORE_MM
     if not core.any():
         return bright
     labels, count = ndimage.label(bright[box], _EIGHT)
     thick = np.zeros(count + 1, bool)
     thick[labels[core]] = True
+    square = np.ones([max(2, round(RIDGE_MM / step)) for step in pixel_mm], bool)
     out = bright.copy()
-    out[box] &= ~thick[labels] | solid
+    out[box] &= ~thick[labels] | ndimage.binary_opening(solid, square)
     return out
 
 
@@ -99,27 +114,45 @@ def _depth_mm(mask: Mask, pixel_mm: tuple[float, float]) -> NDArray[np.float64]:
     return np.asarray(inner - min(pixel_mm) / 2)
 
 
-def regions_of(image_hu: NDArray[np.float32], bright: Mask, pixel_mm: tuple[float, float]) -> Regions:
-    """Measure the regions of `bright`, bool (rows, cols), in an image in HU; pixels may be other than square."""
+def regions_of(
+    image_hu: NDArray[np.float32], bright: Mask, pixel_mm: tuple[float, float], *, sure_hu: float
+) -> Regions:
+    """Measure the regions of `bright`, bool (rows, cols), in an image in HU; pixels may be other than square.
+
+    What reaches `sure_hu` within the patient is metal for certain and vouches for what lies near: a jaw full of
+    fillings is cut apart by its artifacts, so that the foremost may seem to lie outside.
+    """
     labels = label_regions(bright)
     count = int(labels.max(initial=0))
     box = _box(bright, RING_MM[1] + DEEP_MM, pixel_mm)
     near, values = labels[box], image_hu[box]
     index = np.arange(1, count + 1)
-    deep = np.where(_depth_mm(near > 0, pixel_mm) >= DEEP_MM, values, -np.inf)
+    deep = np.where(_depth_mm(near > 0, pixel_mm) >= DEEP_MM, near, 0)
     away, nearest = ndimage.distance_transform_edt(near == 0, sampling=pixel_mm, return_indices=True)
     around = (away > RING_MM[0]) & (away <= RING_MM[1])
     owner = near[tuple(nearest)][around]
-    zone = patient_zone(image_hu, bright, pixel_mm)
+    peak_hu = np.asarray(ndimage.maximum(values, near, index), float).reshape(count)
+    inside = _counts(labels[patient_zone(image_hu, bright, pixel_mm)], count) > 0
+    sure = np.concatenate([[False], inside & (peak_hu >= sure_hu)])[near]
+    if sure.any() and not inside.all():
+        beside = ndimage.distance_transform_edt(~sure, sampling=pixel_mm) <= TOGETHER_MM
+        inside |= _counts(near[beside], count) > 0
     return Regions(
         labels=labels,
-        pixels=np.bincount(near.ravel(), minlength=count + 1)[1:],
-        peak_hu=np.asarray(ndimage.maximum(values, near, index), float).reshape(count),
-        deep_hu=np.asarray(ndimage.maximum(deep, near, index), float).reshape(count),
-        ring=np.bincount(owner, minlength=count + 1)[1:],
-        dense=np.bincount(owner[values[around] >= DENSE_HU], minlength=count + 1)[1:],
-        inside=np.bincount(labels[zone], minlength=count + 1)[1:] > 0,
+        pixels=_counts(near, count),
+        peak_hu=peak_hu,
+        deep=_counts(deep, count),
+        bright=np.stack([_counts(near[values >= level], count) for level in LEVELS_HU], axis=1),
+        deep_bright=np.stack([_counts(deep[values >= level], count) for level in LEVELS_HU], axis=1),
+        ring=_counts(owner, count),
+        dense=_counts(owner[values[around] >= DENSE_HU], count),
+        inside=inside,
     )
+
+
+def _counts(labels: NDArray[np.integer], count: int) -> NDArray[np.int64]:
+    """How often each of 1 .. count is there."""
+    return np.bincount(labels.ravel(), minlength=count + 1)[1:]
 
 
 def linked(before: Labels, after: Labels) -> NDArray[np.int64]:

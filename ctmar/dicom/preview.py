@@ -16,7 +16,7 @@ from ctmar.dicom.derived import (
     reference,
 )
 from ctmar.dicom.pixels import Slice
-from ctmar.dicom.segment import _complete as completed
+from ctmar.dicom.segment import completed
 from ctmar.dicom.source import optional_number, quiet_pydicom
 from ctmar.errors import UnsupportedInputError
 from ctmar.report.pictures import SOFT_TISSUE, SlicePreview, sheet
