@@ -173,6 +173,11 @@ def _decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
     shape = (dataset.get("Rows"), dataset.get("Columns"))
     if shape != (slice_file.rows, slice_file.cols) or slice_file.rows * slice_file.cols > MAX_PIXELS:
         raise UnsupportedInputError(f"{name}: its header has changed while it was in use; start again.")
+    if not syntax.is_encapsulated and dataset.get("HighBit") != int(dataset.get("BitsStored") or 0) - 1:
+        # pydicom takes the lowest bits whatever High Bit says: values would be read 2^n times too large
+        raise UnsupportedInputError(
+            f"{name}: its High Bit is not one below its Bits Stored, as in every CT image; export it again."
+        )
     try:
         pixels = dataset.pixel_array
     except NotImplementedError:
