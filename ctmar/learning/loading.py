@@ -81,11 +81,13 @@ class Loader:
     def _fetch(self, index: NDArray[np.intp]) -> Batch:
         if self._resident:
             where = torch.from_numpy(index).to(self._device)
-            return Batch(*(tensor[where] for tensor in self._resident), index=index)
-        tensors = _tensors(self._records[index])
-        if self._device.type == "cuda":
-            tensors = [tensor.pin_memory().to(self._device, non_blocking=True) for tensor in tensors]
-        return Batch(*tensors, index=index)
+            inputs, target, distance = (tensor[where] for tensor in self._resident)
+        else:
+            inputs, target, distance = _tensors(self._records[index])
+            if self._device.type == "cuda":
+                parts = (tensor.pin_memory() for tensor in (inputs, target, distance))
+                inputs, target, distance = (tensor.to(self._device, non_blocking=True) for tensor in parts)
+        return Batch(inputs, target, distance, index)
 
 
 def _tensors(records: NDArray[np.void]) -> list[Tensor]:
