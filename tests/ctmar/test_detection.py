@@ -214,6 +214,14 @@ def test_dense_contrast_is_left_out(hu):
     assert kept.slices == [0]
 
 
+def test_a_lower_threshold_is_taken_at_its_word():
+    """An aluminium splint: thick, and no brighter than contrast."""
+    splint, rail = disc(-10, 0, 10), disc(76, 40, 2)
+    result = found([painted((splint, 2200), (rail, 2200))], DetectionSettings(threshold_hu=2000, dilation_mm=0))
+    np.testing.assert_array_equal(result.masks[0], splint)
+    assert [part.reason for part in result.left_out] == [OUTSIDE]
+
+
 def test_in_extended_data_thick_metal_is_told_from_brighter_contrast():
     """Where the scale does not end at 3071 HU, 3500 HU in something thick is no metal; in 12-bit data it may be."""
     contrast, nail = disc(-10, -30, 10), disc(-10, 30, 5)
