@@ -87,7 +87,7 @@ class DetectionSettings:
     threshold_hu: float | None = None
     grow_hu: float | None = None
     smallest_mm3: float = 1.0
-    dilation_mm: float = 0.5
+    dilation_mm: float = 0.6
     exclude: bool = True
 
     def __post_init__(self) -> None:
