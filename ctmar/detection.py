@@ -80,13 +80,14 @@ class DetectionSettings:
     dilation_mm
         By how much the outline is moved outwards within each slice.
     exclude
-        Leave out what is outside of the patient, dense contrast and dense bone; every one is listed.
+        Leave out what is outside of the patient, dense contrast and dense bone; every one is listed. With a threshold
+        below `THRESHOLD_HU`, which says that darker things are metal, only what is outside.
     """
 
     threshold_hu: float | None = None
     grow_hu: float | None = None
     smallest_mm3: float = 1.0
-    dilation_mm: float = 0.5
+    dilation_mm: float = 0.6
     exclude: bool = True
 
     def __post_init__(self) -> None:
@@ -374,7 +375,9 @@ class _Search:
             if piece.volume_mm3 < self.settings.smallest_mm3:
                 specks += 1
                 continue
-            reason = why_not_metal(piece, extended=extended) if self.settings.exclude else ""
+            reason = ""
+            if self.settings.exclude:
+                reason = why_not_metal(piece, extended=extended, by_brightness=threshold_hu >= THRESHOLD_HU)
             component = Component(
                 slices=(piece.first, piece.last),
                 volume_mm3=round(piece.volume_mm3, 2),
@@ -409,14 +412,18 @@ class _Search:
             self.masks.replace(index, moved_out(chosen[labels], self.settings.dilation_mm, self.pixel_mm[index]))
 
 
-def why_not_metal(piece: _Piece, *, extended: bool) -> str:
+def why_not_metal(piece: _Piece, *, extended: bool, by_brightness: bool = True) -> str:
     """The rule by which a component is left out, "" where it is metal.
+
+    `by_brightness` is False where a user's threshold says that what is darker than usual is metal.
 
     Within the patient only what stays darker than metal can be left out: metal that is thick enough to be seen without
     its blurred edge ends 12-bit data, and thinner metal has soft tissue around it where enamel has a tooth.
     """
     if not piece.inside:
         return OUTSIDE
+    if not by_brightness:
+        return ""
     few_deep = piece.deep_bright[int(extended)] < _DEEP_SHARE * piece.deep
     if few_deep and piece.bright[int(extended)] < _BRIGHT_SHARE * piece.pixels:
         return CONTRAST
