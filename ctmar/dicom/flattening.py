@@ -57,8 +57,8 @@ _BODY_PARTS = {
 _DATE_TIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?")
 
 
-def classic_image(enhanced: FileDataset, frame: int) -> FileDataset:
-    """One frame as a CT Image Storage data set, without its pixels.
+def classic_image(enhanced: FileDataset, frame: int) -> tuple[FileDataset, Dataset]:
+    """One frame as a CT Image Storage data set, without its pixels; and what had no place in that.
 
     Attributes of the shared and of the frame's functional groups come to the top (the frame's win); those that only
     enhanced objects have are left out, or turned into what a classic image has instead.  The SOP instance UID stays
@@ -70,6 +70,11 @@ def classic_image(enhanced: FileDataset, frame: int) -> FileDataset:
         The whole object but for its pixels.
     frame
         From 0.
+
+    Returns
+    -------
+    classic, detail
+        The image, and those attributes of the functional groups that only enhanced objects have.
 
     Raises
     ------
@@ -93,17 +98,7 @@ def classic_image(enhanced: FileDataset, frame: int) -> FileDataset:
     _say_classically(classic, detail)
     offset = optional_number(enhanced, "ConcatenationFrameOffsetNumber") or 0
     classic.InstanceNumber = int(offset) + frame + 1
-    return classic
-
-
-def frame_detail(enhanced: Dataset, frame: int, keyword: str) -> object:
-    """An attribute of a functional group of a frame, of whatever group it is in; None where it is absent."""
-    groups = [enhanced.PerFrameFunctionalGroupsSequence[frame], *enhanced.get("SharedFunctionalGroupsSequence", [])]
-    for tag, items in _functional_groups(groups):
-        for item in items[tag].value[:1]:
-            if keyword in item:
-                return item.get(keyword)
-    return None
+    return classic, detail
 
 
 def _functional_groups(groups: list[Dataset]) -> Iterator[tuple[BaseTag, Dataset]]:

@@ -73,13 +73,15 @@ def run(monkeypatch, capsys):
 
 
 def check_refusal(result, code, *words):
-    """The exit code, and one sentence that holds the words; no traceback and no patient."""
+    """The exit code, and one sentence (with indented lines where it lists series) that holds the words; no traceback
+    and no patient."""
     assert result.code == code, result.err
     sentences = [line for line in result.err.splitlines() if line.startswith("ctmar: ")]
     assert len(sentences) == 1, result.err
-    assert result.err.splitlines()[-1] == sentences[0]
+    first, *listed = result.err[result.err.index(sentences[0]) :].splitlines()
+    assert all(line.startswith("  ") for line in listed), result.err
     for word in words:
-        assert word in sentences[0]
+        assert word in "\n".join([first, *listed])
     assert "internal error" not in result.err
     assert "Traceback" not in result.err
     assert MARKER not in result.err + result.out
