@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctmar import __version__
+from ctmar.commands.correct import correct
+from ctmar.commands.flags import Config, Device, Json, Overwrite, check_device, given, keep_source, names
 from ctmar.errors import CtmarError, SomeSlicesFailedError, UsageError
 
 if TYPE_CHECKING:
@@ -25,10 +27,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
-Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags win over it.")]
 
 
 class _Stopped(BaseException):
@@ -137,9 +135,9 @@ def simulate(
 
     if photons is not None and mas is not None:
         raise UsageError("--photons and --mas say the same in two ways: give one of them.")
-    overrides = _given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins, fov_mm=fov)
-    overrides |= {k: _names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
-    overrides |= _given(shapes=tuple(shapes) if shapes else None)
+    overrides = given(cases=cases, seed=seed, geometry=geometry, views=views, bins=bins, fov_mm=fov)
+    overrides |= {k: names(v) for k, v in (("implants", implants), ("materials", materials)) if v is not None}
+    overrides |= given(shapes=tuple(shapes) if shapes else None)
     values = load_toml(config) if config else {}
     if photons is not None and isinstance(values.get("scan"), dict):
         values["scan"].pop("mas", None)  # a file's mas would take the flag's place
@@ -147,16 +145,16 @@ def simulate(
         if flag is not None:
             values.pop(other, None)  # so would what a file says of the same in another way
     sources, settings = read_request(
-        values, sources=source or [], overrides=overrides, scan=_given(kvp=kvp, photons=photons, mas=mas)
+        values, sources=source or [], overrides=overrides, scan=given(kvp=kvp, photons=photons, mas=mas)
     )
     made_by = values.get("version", __version__)
     if made_by != __version__:
         warn(f"{config}: was made by ctmar {made_by}, this is {__version__}; cases may differ.")
     if preview and (resume or dicom):
         raise UsageError("--preview scans nothing: give it without --resume and --dicom.")
-    _check_device(device)
+    check_device(device)
     for one in sources:
-        _keep_source(Path(one), out)
+        keep_source(Path(one), out)
     with progress_bar() as bar:
         if preview:
             result = look(sources, out, settings, workers=workers, progress=bar)
@@ -203,8 +201,8 @@ def train(
     from ctmar.console import note, progress_bar
     from ctmar.training import train as run
 
-    given = _given(arch=arch, channels=channels, path=path, epochs=epochs, batch_size=batch_size, lr=lr)
-    settings = settings_from(TrainingSettings, load_toml(config) if config else {}, overrides=given, origin="training")
+    flags = given(arch=arch, channels=channels, path=path, epochs=epochs, batch_size=batch_size, lr=lr)
+    settings = settings_from(TrainingSettings, load_toml(config) if config else {}, overrides=flags, origin="training")
     with progress_bar() as bar:
         bar("sampling patches", 0, 1)
         total = 0
@@ -223,44 +221,7 @@ def train(
     note(f"the inputs have: {inputs}")
 
 
-@app.command()
-def correct(
-    source: Annotated[Path, typer.Argument(help="DICOM folder, file or zip; or a case file, or a folder of them.")],
-    out: Annotated[Path, typer.Option(help="Folder for the corrected series; or the case file to write.")],
-    method: Annotated[str, typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, cnn or cnn-mar.")] = "cnn-mar",
-    model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
-    metal_threshold: Annotated[float, typer.Option(help="HU from which on a pixel is metal.")] = 2500.0,
-    mask: Annotated[Path | None, typer.Option(help="Your own metal mask: .npy, NIfTI, or PNG for one slice.")] = None,
-    series: Annotated[str | None, typer.Option(help="UID of the series to correct.")] = None,
-    all_: Annotated[bool, typer.Option("--all", help="Correct all series.")] = False,
-    seg: Annotated[bool, typer.Option("--seg", help="Write the metal as DICOM SEG too.")] = False,
-    report: Annotated[bool, typer.Option("--report", help="Write report.html and report.json too.")] = False,
-    device: Device = "auto",
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
-    json_: Json = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
-) -> None:
-    """Remove metal artifacts from a DICOM series, or from case files with raw data.
-
-    Example: `ctmar correct series/ --out corrected --report`
-    """
-    from ctmar.correcting import correct_cases, correct_dicom, is_case_source
-    from ctmar.methods import METHODS
-    from ctmar.pipeline import CorrectionSettings
-
-    if method not in METHODS:
-        raise UsageError(f"there is no method {method!r}{_nearest(method, METHODS)}.")
-    if not 0 < metal_threshold < float("inf"):
-        raise UsageError(f"--metal-threshold must be a number of HU above 0, not {metal_threshold:g}.")
-    _check_device(device)
-    _keep_source(source, out)
-    settings = CorrectionSettings(method, metal_threshold, mask, seg, report, device, overwrite)
-    if is_case_source(source):
-        if seg or report or series or all_:
-            raise UsageError("--seg, --report, --series and --all are for DICOM series, not for case files.")
-        correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
-    else:
-        correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)
+app.command()(correct)
 
 
 @app.command()
@@ -270,7 +231,7 @@ def evaluate(
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
     device: Device = "auto",
     json_: Json = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score every method on every case, on the raw-data and on the DICOM path.
 
@@ -284,8 +245,8 @@ def evaluate(
     from ctmar.report import render_report
     from ctmar.restorer import NetworkRestorer
 
-    _check_device(device)
-    _keep_source(source, out)
+    check_device(device)
+    keep_source(source, out)
     refuse_existing(out, overwrite=overwrite)
     restorer = NetworkRestorer(model, device=device)
     with building(out, overwrite=overwrite) as folder:
@@ -330,7 +291,7 @@ def demo(
     from ctmar.demo import run_demo
     from ctmar.metrics import summarise
 
-    _check_device(device)
+    check_device(device)
     with progress_bar() as bar:
         rows = run_demo(out, device=device, overwrite=overwrite, progress=bar)
     print_metrics(summarise(rows))
@@ -364,37 +325,3 @@ def _card(restorer: NetworkRestorer) -> dict[str, Any]:
     card["data"] = {k: len(v) if isinstance(v, list | tuple) else v for k, v in card["data"].items()}
     card["metrics"] = {k: v for k, v in card["metrics"].items() if k != "curve"}
     return card
-
-
-def _keep_source(source: Path, out: Path) -> None:
-    """Refuse to write into the source, to replace it, or to replace a folder that it lies in."""
-    target, origin = out.resolve(), source.resolve()
-    if origin in target.parents:
-        raise UsageError(f"{out}: lies in the source, which is never written to; choose another output.")
-    if out.exists() and target in (origin, *origin.parents):
-        raise UsageError(f"{out}: is or holds the source, which is never overwritten; choose another output.")
-
-
-def _check_device(device: str) -> None:
-    from data_sim.projection import choose_device
-
-    try:
-        choose_device(device)
-    except ValueError as error:
-        raise UsageError(f"{error}.") from None
-
-
-def _given(**values: Any) -> dict[str, Any]:
-    """The flags that were given."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _nearest(name: str, known: tuple[str, ...]) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import h5py
 
-from ctmar.console import note, print_json, progress_bar, warn
+from ctmar.console import Bar, note, print_json, progress_bar, warn
+from ctmar.correction import correct_series, metal_of
+from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case, list_cases, read_info
+from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import Found, Series, choose_series, find_series
 from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
 from ctmar.files import building, refuse_existing
-from ctmar.pipeline import NEEDS_NETWORK, CorrectionSettings, SeriesResult, correct_series, find_metal
+from ctmar.masks import is_nifti
+from ctmar.methods import NEEDS_NETWORK
+from ctmar.nifti import open_volume
+from ctmar.nifti_correction import correct_series_to_nifti, correct_volume, metal_of_volume
+from ctmar.pipeline import Tell
 from ctmar.raw import correct_case
 from ctmar.restorer import NetworkRestorer
+from ctmar.results import SeriesResult
+from ctmar.words import ranges
 
 
 def is_case_source(source: Path) -> bool:
@@ -49,6 +57,10 @@ def correct_dicom(
     _say_skipped(found)
     chosen = choose_series(found, uid=uid, all_=all_)
     refuse_existing(out, overwrite=settings.overwrite)
+    if is_nifti(out):
+        _refuse_further_series(settings)
+        if len(chosen) > 1:
+            raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
     targets = [out] if len(chosen) == 1 else [out / f"series-{k:03d}" for k in range(1, len(chosen) + 1)]
     for one in chosen:
         for text in one.warnings:
@@ -60,26 +72,41 @@ def correct_dicom(
     results: list[SeriesResult] = []
     with progress_bar() as bar:
         if len(chosen) == 1:
-            tell = partial(bar, "correcting")
-            results.append(correct_series(chosen[0], out, settings, restorer=restorer, progress=tell))
+            run = correct_series_to_nifti if is_nifti(out) else correct_series
+            results.append(run(chosen[0], out, settings, restorer=restorer, tell=bar))
         else:
             with building(out, overwrite=settings.overwrite) as folder:
                 for one, target in zip(chosen, targets, strict=True):
-                    tell = partial(bar, f"correcting {target.name}")
-                    result = correct_series(one, folder / target.name, settings, restorer=restorer, progress=tell)
+                    result = correct_series(
+                        one, folder / target.name, settings, restorer=restorer, tell=_named(bar, target.name)
+                    )
                     results.append(replace(result, folder=str(target)))
+    _conclude(results, as_json=as_json)
+
+
+def correct_nifti(
+    source: Path, out: Path, settings: CorrectionSettings, model: str, *, as_json: bool, dry_run: bool
+) -> None:
+    """Correct a NIfTI volume and say what became of it.
+
+    Raises `CtmarError` as `open_volume` and `correct_volume` do, and where slices failed.
+    """
+    if not is_nifti(out):
+        raise UsageError(f"{out}: the output of a NIfTI volume is one, too; end its name with .nii or .nii.gz.")
+    _refuse_further_series(settings)
+    refuse_existing(out, overwrite=settings.overwrite)
+    volume = open_volume(source)
+    with progress_bar() as bar:
+        if dry_run:
+            found = [index + 1 for index in metal_of_volume(volume, settings, tell=bar).slices]
+        else:
+            result = correct_volume(volume, out, settings, restorer=_restorer(settings, model), tell=bar)
+    if not dry_run:
+        _conclude([result], as_json=as_json)
+        return
     if as_json:
-        print_json([asdict(result) for result in results])
-    for result, target in zip(results, targets, strict=True):
-        for text in result.warnings:
-            if "No metal" in text:
-                warn(text)
-        note(f"{target}: {result.corrected} of {len(result.slices)} slices corrected; not for diagnostic use.")
-        for slice_ in result.failed:
-            warn(f"slice {slice_.number}: {slice_.message}")
-    failures = sum(len(result.failed) for result in results)
-    if failures:
-        raise SomeSlicesFailedError(f"{failures} slices could not be corrected; they are listed above.")
+        print_json([{"series": "", "slices": len(volume), "slices_with_metal": found, "out": str(out)}])
+    note(f"{source.name}: {len(volume)} slices, {len(found)} with metal -> {out}")
 
 
 def correct_cases(
@@ -131,21 +158,72 @@ def correct_cases(
 
 
 def _dry_run(chosen: Sequence[Series], targets: Sequence[Path], settings: CorrectionSettings, *, as_json: bool) -> None:
+    """Say what would be done; raises `SomeSlicesFailedError` where the run itself would, for want of slices."""
     listing: list[dict[str, Any]] = []
+    missing = 0
     with progress_bar() as bar:
         for one, target in zip(chosen, targets, strict=True):
-            numbers = []
-            for number, _, metal in find_metal(one, settings):
-                if metal.any():
-                    numbers.append(number)
-                bar("looking for metal", number, len(one.slices))
+            stack = SeriesStack(one)
+            metal, unreadable = metal_of(stack, one, settings, tell=_named(bar, target.name))
+            numbers = [index + 1 for index in metal.slices if index not in unreadable]
             listing.append(
-                {"series": one.uid, "slices": len(one.slices), "slices_with_metal": numbers, "out": str(target)}
+                {
+                    "series": one.uid,
+                    "slices": len(stack),
+                    "slices_with_metal": numbers,
+                    "unreadable": {index + 1: why for index, why in unreadable.items()},
+                    "out": str(target),
+                }
             )
+            missing += len(unreadable)
     if as_json:
         print_json(listing)
     for item in listing:
         note(f"{item['series']}: {item['slices']} slices, {len(item['slices_with_metal'])} with metal -> {item['out']}")
+        for number, why in item["unreadable"].items():
+            warn(f"slice {number}: {why}")
+    if missing:
+        raise SomeSlicesFailedError(f"{missing} slices cannot be read; they are listed above.")
+
+
+def _refuse_further_series(settings: CorrectionSettings) -> None:
+    if settings.seg or settings.difference or settings.preview or settings.report:
+        raise UsageError("--seg, --difference, --preview and --report go with a folder of DICOM files, not with NIfTI.")
+
+
+def _conclude(results: Sequence[SeriesResult], *, as_json: bool) -> None:
+    if as_json:
+        print_json([asdict(result) for result in results])
+    for result in results:
+        _say(result)
+    failures = sum(len(result.failed) for result in results)
+    if failures:
+        raise SomeSlicesFailedError(f"{failures} slices could not be corrected; they are listed above.")
+
+
+def _say(result: SeriesResult) -> None:
+    for text in result.warnings:
+        warn(text)
+    note(f"{result.folder}: {result.corrected} of {len(result.slices)} slices corrected; not for diagnostic use.")
+    for text, numbers in _grouped(result).items():
+        warn(f"slice{'s' if len(numbers) > 1 else ''} {ranges(numbers)}: {text}")
+
+
+def _grouped(result: SeriesResult) -> dict[str, list[int]]:
+    """What there is to say of slices, and of which."""
+    grouped: dict[str, list[int]] = defaultdict(list)
+    for one in result.slices:
+        for text in (*one.warnings, one.message):
+            if text:
+                grouped[text].append(one.number)
+    return grouped
+
+
+def _named(bar: Bar, name: str) -> Tell:
+    def tell(what: str, done: int, total: int) -> None:
+        bar(f"{name}: {what}", done, total)
+
+    return tell
 
 
 def _say_skipped(found: Found) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 
 from ctmar.console import Bar
+from ctmar.correction import correct_series
+from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.pixels import read_slice
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import write_ct_series
 from ctmar.evaluation import evaluate, write_results
 from ctmar.files import building
-from ctmar.pipeline import CorrectionSettings, correct_series
 from ctmar.report import WINDOWS, SlicePreview, before_after_sheet, render_report
 from ctmar.restorer import NetworkRestorer
 from ctmar.simulation import simulate
@@ -50,7 +51,7 @@ def run_demo(out: Path, *, device: str, overwrite: bool, progress: Bar) -> list[
             folder / "corrected",
             CorrectionSettings(device=device),
             restorer=restorer,
-            progress=lambda done, n: progress("correcting the series", done, n),
+            tell=progress,
         )
         settings = SimulationSettings(
             cases=6, seed=1, implants=("hip", "shoulder", "dental", "spine"), materials=("cocrmo", "ss316l")

@@ -29,6 +29,8 @@ METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn", "cnn-mar")
 
 DEFAULT_METHOD = "cnn-mar"
 
+NEEDS_NETWORK = ("cnn", "cnn-mar")
+
 Stack = NDArray[np.float32]
 
 

@@ -1,377 +1,221 @@
-"""One DICOM series in, one corrected series out: read, segment, correct, write, slice by slice."""
+"""A series or volume in, a corrected one out: find the metal, correct, write, in memory that does not grow with it.
+
+Slices are read twice, once to find the metal in three dimensions and once to correct it. Reading, arithmetic and
+writing overlap; slices without metal cost nothing but their reading and writing.
+"""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
 
-from ctmar import __version__
-from ctmar.dicom.derived import NO_METAL, DerivedSeries, derive, new_uid, write_dataset
-from ctmar.dicom.pixels import Slice, read_slice
-from ctmar.dicom.segment import metal_segmentation, require_highdicom
-from ctmar.dicom.series import Series
+from ctmar.correction_settings import CorrectionSettings
+from ctmar.detection import Detection, detect
 from ctmar.errors import UnsupportedInputError
-from ctmar.files import building
-from ctmar.masks import read_mask
-from ctmar.methods import DEFAULT_METHOD, Correction, Restorer
-from ctmar.report import SlicePreview, render_report
-from ctmar.segmentation import METAL_THRESHOLD_HU, metal_mask
-from data_sim.geometry import FanArc, ImageGrid
-from data_sim.projection import Projector
-from data_sim.units import MU_WATER_PER_MM
+from ctmar.methods import Restorer
+from ctmar.results import CORRECTED, FAILED, NO_METAL, UNREADABLE, SliceResult
+from ctmar.slice_correction import Image, SliceOutcome, correct_slices, grid_of
+from ctmar.streaming import WriteBehind, read_ahead
 
-NEEDS_NETWORK = ("cnn", "cnn-mar")
+SLICES_AT_ONCE = 8
+"""Slices corrected together: the projection kernels are no faster with more, and memory grows with them."""
 
-_SLICES_AT_ONCE = 32
-"""As many as the projection kernels work on at a time; about 1.5 GB for 512 x 512 pixels."""
-
-_PREVIEWS = 100
-"""Slices shown in a report, at most."""
-
-_SQUARE = 1e-3
-_STANDARD_ORIENTATION = (1, 0, 0, 0, 1, 0)
-
-Tell = Callable[[int, int], None]
-"""Told how many slices are done, and of how many."""
+Mask = NDArray[np.bool_]
+AnyImage = TypeVar("AnyImage", bound=Image)
+Image_co = TypeVar("Image_co", bound=Image, covariant=True)
+Image_contra = TypeVar("Image_contra", bound=Image, contravariant=True)
 
 
-@dataclass(frozen=True)
-class CorrectionSettings:
-    """What `ctmar correct` is asked to do.
+class Tell(Protocol):
+    """Told what is going on, how many slices are done, and of how many."""
 
-    Attributes
-    ----------
-    method
-        One of `ctmar.methods.METHODS`.
-    metal_threshold_hu
-        Pixels at or above are metal, unless there is a mask.
-    mask
-        A file of the user's, see `ctmar.masks.read_mask`.
-    seg, report
-        Write the metal as DICOM SEG; write report.html and report.json.
-    device
-        "auto", "cpu" or "cuda".
-    overwrite
-        Replace an output that exists.
-    """
-
-    method: str = DEFAULT_METHOD
-    metal_threshold_hu: float = METAL_THRESHOLD_HU
-    mask: Path | None = None
-    seg: bool = False
-    report: bool = False
-    device: str = "auto"
-    overwrite: bool = False
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """Show it."""
+        ...
 
 
-@dataclass(frozen=True)
-class SliceResult:
-    """What became of one slice.
-
-    `status` is "corrected", "no metal", "failed" (carried through) or "unreadable" (left out).
-    """
-
-    number: int
-    sop_uid: str
-    status: str
-    metal_mm2: float = 0.0
-    mean_change_hu: float = 0.0
-    largest_change_hu: float = 0.0
-    message: str = ""
-
-
-@dataclass(frozen=True)
-class SeriesResult:
-    """What became of a series; `asdict` of it is the report, without patient data."""
-
-    source_uid: str
-    derived_uid: str
-    method: str
-    model: str | None
-    model_sha256: str | None
-    version: str
-    folder: str
-    slices: tuple[SliceResult, ...]
-    warnings: tuple[str, ...]
+class Stack(Protocol[Image_co]):
+    """Axial images in their order along the normal."""
 
     @property
-    def corrected(self) -> int:
-        """How many slices were corrected."""
-        return sum(s.status == "corrected" for s in self.slices)
+    def along_normal_mm(self) -> Sequence[float]:
+        """Where each lies on the normal."""
+        ...
 
-    @property
-    def failed(self) -> tuple[SliceResult, ...]:
-        """Slices that were left out or carried through because something went wrong."""
-        return tuple(s for s in self.slices if s.status in ("failed", "unreadable"))
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
 
-
-@dataclass
-class _Output:
-    """Where the corrected series goes while it is made."""
-
-    folder: Path
-    series: DerivedSeries
-    results: list[SliceResult] = field(default_factory=list)
-    previews: list[SlicePreview] = field(default_factory=list)
-    headers: list[Dataset] = field(default_factory=list)
-    masks: list[NDArray[np.bool_]] = field(default_factory=list)
-
-    def write(
-        self,
-        number: int,
-        source: Slice,
-        corrected_hu: NDArray[np.float32] | None,
-        *,
-        why_carried: str = NO_METAL,
-    ) -> None:
-        write_dataset(
-            derive(source, corrected_hu, series=self.series, why_carried=why_carried), self.folder / f"{number:04d}.dcm"
-        )
+    def read(self, index: int) -> Image_co:
+        """One of them; `UnsupportedInputError` where it cannot be read."""
+        ...
 
 
-def correct_series(
-    series: Series,
-    out: Path,
+class Sink(Protocol[Image_contra]):
+    """Takes every slice that could be read, in any order, from a thread that is not the caller's."""
+
+    def add(self, index: int, image: Image_contra, metal: Mask, outcome: SliceOutcome | None) -> None:
+        """Keep a slice; `outcome` is None where it holds no metal.
+
+        `UnsupportedInputError` where the slice is too damaged to be kept; it is then left out.
+        """
+        ...
+
+
+def find_metal(
+    stack: Stack[Image], settings: CorrectionSettings, *, tell: Tell | None = None
+) -> tuple[Detection, dict[int, str]]:
+    """The metal of every slice, and why slices could not be read, by index.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where no slice can be read, or, with `settings.strict`, one cannot.
+    """
+    unreadable: dict[int, str] = {}
+
+    def images() -> Iterator[Image | None]:
+        with closing(_images(stack, range(len(stack)))) as read:
+            for index, image in read:
+                if isinstance(image, str):
+                    unreadable[index] = image
+                    _refuse(index, image, strict=settings.strict)
+                yield None if isinstance(image, str) else image
+                if tell:
+                    tell("finding metal", index + 1, len(stack))
+
+    found = detect(images(), stack.along_normal_mm, settings.metal)
+    if len(unreadable) == len(stack):
+        first = next(iter(unreadable.values()), "the series is empty")
+        raise UnsupportedInputError(f"no slice of the series can be read: {first}")
+    return found, unreadable
+
+
+def correct_stack(
+    stack: Stack[AnyImage],
+    metal: Sequence[Mask],
+    sinks: Sequence[Sink[AnyImage]],
     settings: CorrectionSettings,
     *,
+    unreadable: Mapping[int, str] | None = None,
     restorer: Restorer | None = None,
-    progress: Tell | None = None,
-) -> SeriesResult:
-    """Write the corrected series to the folder `out`; the source is only read.
-
-    Slices without metal are carried through with identical pixels. A slice that cannot be read is left out, one
-    whose correction fails is carried through; both are listed in the result.
+    tell: Tell | None = None,
+) -> list[SliceResult]:
+    """Correct every slice that holds metal and hand all to the sinks.
 
     Parameters
     ----------
-    series
-        See `ctmar.dicom.series.find_series`.
-    out
-        Folder to make; it appears when it is complete.
+    stack
+        The images.
+    metal : bool (rows, cols)
+        A mask for each, such as `ctmar.detection.Detection.masks`.
+    sinks
+        Where they go; each is called by one thread at a time.
     settings
         What to do.
+    unreadable
+        Slices known to be unreadable, and why.
     restorer
         The network, for the methods that need one.
-    progress
+    tell
         Told about every slice.
 
-    Raises
-    ------
-    OutputExistsError
-        Where `out` exists and is not to be overwritten.
-    UnsupportedInputError
-        Where no slice can be read, or the pixels are not square.
-    """
-    tell = progress or (lambda *_: None)
-    if settings.seg:
-        require_highdicom()
-    card = getattr(restorer, "card", None)
-    derived = DerivedSeries(
-        uid=new_uid(),
-        description=f"{series.description} {settings.method.upper()} (ctmar)".strip(),
-        method=settings.method,
-        version=__version__,
-        created=datetime.now(UTC),
-        model_name=card.name if card else None,
-        model_hash=card.sha256 if card else None,
-    )
-    with building(out, overwrite=settings.overwrite) as folder:
-        output = _Output(folder, derived)
-        total = len(series.slices)
-        for batch in _batches(_segmented(series, settings, output), _SLICES_AT_ONCE):
-            _correct_batch(batch, output, settings, restorer)
-            tell(len(output.results), total)
-        tell(total, total)
-        if not any(folder.glob("*.dcm")):
-            first = output.results[0].message if output.results else "the series is empty"
-            raise UnsupportedInputError(f"no slice of the series can be read: {first}")
-        warnings = list(series.warnings)
-        if not any(r.metal_mm2 for r in output.results):
-            warnings.append("No metal was found: all slices are carried through unchanged.")
-        result = SeriesResult(
-            source_uid=series.uid,
-            derived_uid=derived.uid,
-            method=settings.method,
-            model=derived.model_name,
-            model_sha256=derived.model_hash,
-            version=__version__,
-            folder=str(out),
-            slices=tuple(sorted(output.results, key=lambda r: r.number)),
-            warnings=tuple(warnings),
-        )
-        if settings.seg and output.masks:
-            segmentation = metal_segmentation(output.headers, np.stack(output.masks), version=__version__)
-            write_dataset(segmentation, folder / "metal-segmentation.dcm")
-        if settings.report:
-            _write_report(folder, result, output.previews, asdict(settings), asdict(card) if card else None)
-    return result
-
-
-def find_metal(series: Series, settings: CorrectionSettings) -> Iterator[tuple[int, Slice, NDArray[np.bool_]]]:
-    """Number, slice and metal mask of every slice that can be read.
+    Returns
+    -------
+    What became of the slices, in their order, without UIDs.
 
     Raises
     ------
     UnsupportedInputError
-        At the first slice that cannot be read.
+        With `settings.strict` where a slice cannot be read or fails its checks; or where none can be read.
     """
-    masks = _own_masks(series, settings)
-    for number, file in enumerate(series.slices, start=1):
-        source = read_slice(file)
-        yield number, source, _metal(source, settings, None if masks is None else masks[number - 1])
+    results = {index: SliceResult(index + 1, UNREADABLE, message=why) for index, why in (unreadable or {}).items()}
 
+    def readable() -> Iterator[tuple[int, AnyImage, Mask]]:
+        with closing(_images(stack, [index for index in range(len(stack)) if index not in results])) as images:
+            for index, image in images:
+                if isinstance(image, str):
+                    _refuse(index, image, strict=settings.strict)
+                    results[index] = SliceResult(index + 1, UNREADABLE, message=image)
+                else:
+                    yield index, image, metal[index] & ~image.padding
 
-def grid_of(source: Slice) -> ImageGrid:
-    """The image grid of a slice.
-
-    Raises
-    ------
-    UnsupportedInputError
-        Where its pixels are not square.
-    """
-    rows_mm, cols_mm = source.pixel_mm
-    if abs(rows_mm - cols_mm) > _SQUARE * rows_mm:
-        raise UnsupportedInputError(
-            f"{source.file.file.name}: its pixels are {rows_mm:g} x {cols_mm:g} mm; only square ones are supported."
-        )
-    return ImageGrid(len(source.image_hu), source.image_hu.shape[1], rows_mm)
-
-
-def reprojection_geometry(grid: ImageGrid) -> FanArc:
-    """A clinical arc fan wide enough for the circle within the image."""
-    scanner = FanArc()
-    radius_mm = max(grid.shape) / 2 * grid.pixel_mm
-    if radius_mm >= scanner.source_isocentre_mm:
-        raise UnsupportedInputError(f"an image of {2 * radius_mm:.0f} mm is wider than any CT gantry.")
-    needed = 2 * int(np.ceil(np.arcsin(radius_mm / scanner.source_isocentre_mm) / scanner.bin_pitch_rad))
-    return FanArc(bins=max(scanner.bins, needed))
-
-
-def _own_masks(series: Series, settings: CorrectionSettings) -> NDArray[np.bool_] | None:
-    if settings.mask is None:
-        return None
-    first = series.slices[0]
-    if not np.allclose(first.orientation, _STANDARD_ORIENTATION, atol=0.1):
-        raise UnsupportedInputError(f"{first.file.name}: a mask can only be laid on a supine series without rotation.")
-    return read_mask(settings.mask, (len(series.slices), first.rows, first.cols))
-
-
-def _metal(source: Slice, settings: CorrectionSettings, own: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    if own is not None:
-        return own & ~source.padding
-    rows_mm, cols_mm = source.pixel_mm
-    return metal_mask(
-        source.image_hu, threshold_hu=settings.metal_threshold_hu, pixel_mm=float(np.sqrt(rows_mm * cols_mm))
-    )
-
-
-def _segmented(
-    series: Series, settings: CorrectionSettings, output: _Output
-) -> Iterator[tuple[int, Slice, NDArray[np.bool_]]]:
-    """Slices with metal; the others are written on the way."""
-    masks = _own_masks(series, settings)
-    for number, file in enumerate(series.slices, start=1):
+    def keep(index: int, image: AnyImage, mask: Mask, outcome: SliceOutcome | None) -> None:
         try:
-            source = read_slice(file)
+            for sink in sinks:
+                sink.add(index, image, mask, outcome)
         except UnsupportedInputError as error:
-            output.results.append(SliceResult(number, file.sop_uid, "unreadable", message=str(error)))
+            _refuse(index, str(error), strict=settings.strict)
+            results[index] = SliceResult(index + 1, UNREADABLE, message=str(error))
+
+    with WriteBehind(depth=SLICES_AT_ONCE) as write:
+        for index, image, mask, outcome in _corrected(readable(), settings, restorer):
+            results[index] = _result(index, image, mask, outcome)
+            if results[index].status == FAILED:
+                _refuse(index, results[index].message, strict=settings.strict)
+            write(keep, index, image, mask, outcome)
+            if tell:
+                tell("correcting", len(results), len(stack))
+    if all(result.status == UNREADABLE for result in results.values()):
+        raise UnsupportedInputError(f"no slice of the series can be read: {results[0].message}")
+    return [results[index] for index in sorted(results)]
+
+
+def _corrected(
+    items: Iterable[tuple[int, AnyImage, Mask]], settings: CorrectionSettings, restorer: Restorer | None
+) -> Iterator[tuple[int, AnyImage, Mask, SliceOutcome | None]]:
+    """Every item with its outcome; those with metal in batches of one grid, the others at once."""
+    batch: list[tuple[int, AnyImage, Mask]] = []
+
+    def outcomes() -> Iterator[tuple[int, AnyImage, Mask, SliceOutcome]]:
+        images, masks = [image for _, image, _ in batch], [mask for *_, mask in batch]
+        for item, outcome in zip(batch, correct_slices(images, masks, settings, restorer=restorer), strict=True):
+            yield (*item, outcome)
+
+    for item in items:
+        _, image, mask = item
+        if not mask.any():
+            yield (*item, None)
             continue
-        metal = _metal(source, settings, None if masks is None else masks[number - 1])
-        if metal.any():
-            yield number, source, metal
-        else:
-            output.write(number, source, None)
-            output.results.append(SliceResult(number, file.sop_uid, "no metal"))
-
-
-def _batches(
-    found: Iterator[tuple[int, Slice, NDArray[np.bool_]]], most: int
-) -> Iterator[list[tuple[int, Slice, NDArray[np.bool_]]]]:
-    """Neighbouring slices that share a grid."""
-    batch: list[tuple[int, Slice, NDArray[np.bool_]]] = []
-    for item in found:
-        other = batch and grid_of(batch[-1][1]) != grid_of(item[1])
-        if other or len(batch) == most:
-            yield batch
+        if len(batch) == SLICES_AT_ONCE or (batch and grid_of(batch[0][1]) != grid_of(image)):
+            yield from outcomes()
             batch = []
         batch.append(item)
     if batch:
-        yield batch
+        yield from outcomes()
 
 
-def _correct_batch(
-    batch: Sequence[tuple[int, Slice, NDArray[np.bool_]]],
-    output: _Output,
-    settings: CorrectionSettings,
-    restorer: Restorer | None,
-) -> None:
-    grid = grid_of(batch[0][1])
-    before = np.stack([source.image_hu for _, source, _ in batch])
-    metal = np.stack([mask for *_, mask in batch])
-    projector = Projector(reprojection_geometry(grid), grid, device=settings.device)
-    correction = Correction.of_image(before, metal, projector, mu_water_per_mm=MU_WATER_PER_MM, restorer=restorer)
-    after = correction.image(settings.method)
-    for (number, source, mask), corrected_hu in zip(batch, after, strict=True):
-        area = float(mask.sum() * grid.pixel_mm**2)
-        if not np.isfinite(corrected_hu).all():
-            output.write(number, source, None, why_carried="Metal found, but its correction failed")
-            message = "the correction gave values that are not finite; the slice is carried through"
-            output.results.append(SliceResult(number, source.file.sop_uid, "failed", area, message=message))
-            continue
-        output.write(number, source, corrected_hu)
-        change = np.abs(corrected_hu - source.image_hu)[~source.padding & ~mask]
-        mean, largest = (float(change.mean()), float(change.max())) if change.size else (0.0, 0.0)
-        output.results.append(SliceResult(number, source.file.sop_uid, "corrected", area, mean, largest))
-        if settings.seg:
-            output.headers.append(_header(source.dataset))
-            output.masks.append(mask)
-        if settings.report and len(output.previews) < _PREVIEWS:
-            label = f"slice {number} of the series"
-            output.previews.append(
-                SlicePreview(label, source.image_hu.astype(np.float16), corrected_hu.astype(np.float16), metal=mask)
-            )
+def _images(stack: Stack[AnyImage], indices: Sequence[int]) -> Generator[tuple[int, AnyImage | str], None, None]:
+    """Every slice, read ahead, or the sentence that says why it cannot be read."""
+
+    def read(index: int) -> tuple[int, AnyImage | str]:
+        try:
+            return index, stack.read(index)
+        except UnsupportedInputError as error:
+            return index, str(error)
+
+    return read_ahead(read, indices, depth=SLICES_AT_ONCE)
 
 
-def _header(dataset: Dataset) -> Dataset:
-    """The data set without its pixels."""
-    header = Dataset()
-    header.update({tag: dataset.get_item(tag) for tag in dataset.keys() if tag != 0x7FE00010})  # noqa: SIM118
-    header.file_meta = dataset.file_meta
-    return header
-
-
-def _write_report(
-    folder: Path,
-    result: SeriesResult,
-    previews: Sequence[SlicePreview],
-    settings: Mapping[str, Any],
-    card: Mapping[str, Any] | None,
-) -> None:
-    shown = {name: value for name, value in settings.items() if name != "overwrite" and value is not None}
-    values = {"settings": {**shown, "mask": bool(settings["mask"])}, **asdict(result)}
-    del values["folder"]  # not yet where the series is going to be
-    (folder / "report.json").write_text(json.dumps(values, indent=1), encoding="utf-8")
-    failures = [f"Slice {s.number}: {s.message}" for s in result.failed]
-    render_report(
-        folder / "report.html",
-        title="Metal artifact reduction",
-        results=None,
-        slices=previews,
-        settings={
-            **values["settings"],
-            "slices": len(result.slices),
-            "slices corrected": result.corrected,
-            "source series": result.source_uid,
-            "derived series": result.derived_uid,
-        },
-        model_card=card,
-        warnings=[*result.warnings, *failures],
+def _result(index: int, image: Image, mask: Mask, outcome: SliceOutcome | None) -> SliceResult:
+    if outcome is None:
+        return SliceResult(index + 1, NO_METAL)
+    rows_mm, cols_mm = image.pixel_mm
+    return SliceResult(
+        index + 1,
+        CORRECTED if outcome.image_hu is not None else FAILED,
+        metal_mm2=float(mask.sum() * rows_mm * cols_mm),
+        strength=outcome.strength,
+        measures=outcome.checked.measures,
+        warnings=outcome.checked.warnings,
+        message=outcome.checked.failure,
     )
+
+
+def _refuse(index: int, why: str, *, strict: bool) -> None:
+    if strict:
+        raise UnsupportedInputError(f"slice {index + 1}: {why.rstrip('.')}; stopped, since --strict was given.")

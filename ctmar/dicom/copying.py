@@ -14,24 +14,37 @@ from pydicom.valuerep import STR_VR
 
 _PIXELS = Tag("PixelData")
 
+_DEEPEST = 8
+"""Sequences within sequences; real CT has 4 or 5. What pydicom says of an error grows threefold with every level."""
+
 
 def copy_public(source: Dataset) -> Dataset:
     """A deep copy without pixels and private attributes, with the bytes of texts and numbers as they were.
 
     pydicom would decode and encode every text, which loses characters where Specific Character Set is wrong,
     and fails on malformed numbers; raw elements are copied through instead.
+
+    Raises
+    ------
+    One of `ctmar.dicom.source.PARSE_ERRORS`
+        Where a sequence is damaged, or nested deeper than any CT image's.
     """
     _, little_endian = source.original_encoding
-    return _copy(source, big_endian=little_endian is False)
+    return _copy(source, big_endian=little_endian is False, depth=0)
 
 
-def _copy(source: Dataset, *, big_endian: bool) -> Dataset:
+def _copy(source: Dataset, *, big_endian: bool, depth: int) -> Dataset:
+    if depth > _DEEPEST:
+        raise ValueError("sequences are nested too deeply")
     copied = Dataset()
     for tag in source.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
-        if tag.is_private or tag.element == 0 or tag == _PIXELS or _is_overlay_in_pixels(source, tag):
+        # groups below 8 belong into the file meta information or into messages (PS3.5 section 7.1)
+        if tag.is_private or tag.group < 0x0008 or tag.element == 0 or tag == _PIXELS:
+            continue
+        if _is_overlay_in_pixels(source, tag):
             continue
         raw = _raw_element(source.get_item(tag), big_endian=big_endian)
-        copied[tag] = raw or _parsed_element(source[tag], big_endian=big_endian)
+        copied[tag] = raw or _parsed_element(source[tag], big_endian=big_endian, depth=depth)
     # Tells pydicom that raw elements are already in the encoding that is going to be written.
     copied.set_original_encoding(False, True, copied._character_set)
     return copied
@@ -51,9 +64,9 @@ def _raw_element(element: DataElement | RawDataElement | None, *, big_endian: bo
     return RawDataElement(element.tag, str(vr), element.length, element.value, 0, False, True)
 
 
-def _parsed_element(element: DataElement, *, big_endian: bool) -> DataElement:
+def _parsed_element(element: DataElement, *, big_endian: bool, depth: int) -> DataElement:
     if element.VR == "SQ":
-        items = [_copy(item, big_endian=big_endian) for item in element.value]
+        items = [_copy(item, big_endian=big_endian, depth=depth + 1) for item in element.value]
         return DataElement(element.tag, "SQ", DicomSequence(items))
     parsed = copy.deepcopy(element)
     if big_endian and parsed.VR == "OW" and isinstance(parsed.value, bytes):

@@ -6,6 +6,7 @@ PS3.3 section C.7.6.1.1.3 (derivation), C.12.1 (coding schemes), C.7.5.2 (contri
 from __future__ import annotations
 
 import copy
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -27,7 +28,8 @@ from pydicom.uid import (
 
 from ctmar.dicom.copying import copy_public
 from ctmar.dicom.pixels import Slice, to_stored
-from ctmar.dicom.source import optional_number, quiet_pydicom
+from ctmar.dicom.source import PARSE_ERRORS, optional_number, quiet_pydicom
+from ctmar.errors import UnsupportedInputError
 
 SERIES_NUMBER_OFFSET = 9000
 IMPLEMENTATION_CLASS_UID = UID("2.25.112055324157437565897465382873835465105")
@@ -64,6 +66,14 @@ _REMOVED = (
     "CommentsOnThePerformedProcedureStep", "ReferencedPerformedProcedureStepSequence",
 )  # fmt: skip
 
+_REPLACED = (
+    "SOPInstanceUID", "SeriesInstanceUID", "SeriesNumber", "SeriesDescription", "SeriesDate", "SeriesTime",
+    "ContentDate", "ContentTime", "InstanceCreationDate", "InstanceCreationTime", "ImageType",
+    "DerivationDescription", "SourceImageSequence", "Manufacturer", "ManufacturerModelName", "SoftwareVersions",
+    "SamplesPerPixel", "BitsAllocated", "HighBit", "PixelRepresentation",
+)  # fmt: skip
+"""What is set anew; the source's own are dropped first, since they may have come with a VR that is wrong for them."""
+
 _LOSSY = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
@@ -71,6 +81,11 @@ _LOSSY = {
 }
 """Transfer syntaxes that always lose, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
 
+
+_PURPOSES = {
+    "121321": "Mask image for image processing operation",
+    "121322": "Source image for image processing operation",
+}
 
 NO_METAL = "No metal found in this slice"
 
@@ -126,7 +141,8 @@ def derive(
     Parameters
     ----------
     source
-        The slice that was corrected; left as it is.
+        The slice that was corrected; left as it is. Attributes that are malformed come through as they are,
+        where they can.
     corrected_hu : ndarray, float, (rows, cols), or None
         Hounsfield units. Pixels equal to ``source.image_hu``, and padding, keep their stored value; the
         others are rounded and clipped to the source's bits. None carries all pixels through.
@@ -142,20 +158,28 @@ def derive(
     ------
     ValueError
         If `corrected_hu` has another shape or holds values that are not finite.
+    UnsupportedInputError
+        If the header of the source is damaged.
     """
     with quiet_pydicom():
         stored = source.stored if corrected_hu is None else to_stored(corrected_hu, source)
-        derived = copy_public(source.dataset)
-        _describe_equipment(derived, source.dataset, series)
-        for keyword in _REMOVED:
-            if keyword in derived:
-                delattr(derived, keyword)
-        _identify(derived, source.dataset, series)
-        _describe_derivation(derived, source.dataset, series, carried=why_carried if corrected_hu is None else None)
-        _keep_lossy_flag(derived, source)
-        _set_pixels(derived, stored)
-        correct_ambiguous_vr(derived, True)
-        derived.file_meta = _file_meta(derived)
+        try:
+            derived = copy_public(source.dataset)
+            for keyword in (*_REMOVED, *_REPLACED):
+                if keyword in derived:
+                    delattr(derived, keyword)
+            _describe_equipment(derived, source.dataset, series)
+            _identify(derived, source.dataset, series)
+            _describe_derivation(derived, source, series, carried=why_carried if corrected_hu is None else None)
+            _keep_lossy_flag(derived, source)
+            _set_pixels(derived, stored)
+            correct_ambiguous_vr(derived, True)
+            derived.file_meta = _file_meta(derived)
+        except PARSE_ERRORS as error:
+            raise UnsupportedInputError(
+                f"{source.file.name}: its header is damaged ({type(error).__name__}), so that no derived image "
+                "can be made of it; fetch it again from its source."
+            ) from None  # pydicom's text would quote values
     return derived
 
 
@@ -166,9 +190,21 @@ def write_dataset(dataset: Dataset, path: Path) -> None:
     ------
     FileExistsError
         If there is such a file: nothing is ever overwritten.
+    UnsupportedInputError
+        If an attribute that was copied from the source cannot be written.
     """
-    with quiet_pydicom(), config.disable_value_validation():
-        dcmwrite(path, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True, overwrite=False)
+    # Encoded in memory first: what is wrong with the attributes must be told from what is wrong with the disk.
+    content = io.BytesIO()
+    try:
+        with quiet_pydicom(), config.disable_value_validation():
+            dcmwrite(content, dataset, implicit_vr=False, little_endian=True, enforce_file_format=True)
+    except PARSE_ERRORS as error:
+        raise UnsupportedInputError(
+            f"{path.name}: an attribute of its source is damaged ({type(error).__name__}) and cannot be written; "
+            "fetch the source again."
+        ) from None  # pydicom's text would quote values
+    with path.open("xb") as file:
+        file.write(content.getbuffer())
 
 
 def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
@@ -180,14 +216,14 @@ def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries
             if source.get(keyword):
                 scanner.add(copy.deepcopy(source[keyword]))
         scanner.Manufacturer = scanner.get("Manufacturer") or "Unknown"
-        scanner.PurposeOfReferenceCodeSequence = [_code("109101", "DCM", "Acquisition Equipment")]
+        scanner.PurposeOfReferenceCodeSequence = [code("109101", "DCM", "Acquisition Equipment")]
         contributors.append(scanner)
     processor = Dataset()
     processor.Manufacturer = MANUFACTURER
     processor.ManufacturerModelName = MODEL_NAME
     processor.SoftwareVersions = series.version
     processor.ContributionDescription = "Metal artifact reduction"
-    processor.PurposeOfReferenceCodeSequence = [_code("109102", "DCM", "Processing Equipment")]
+    processor.PurposeOfReferenceCodeSequence = [code("109102", "DCM", "Processing Equipment")]
     derived.ContributingEquipmentSequence = [*contributors, processor]
     derived.Manufacturer = MANUFACTURER
     derived.ManufacturerModelName = MODEL_NAME
@@ -197,6 +233,8 @@ def _describe_equipment(derived: Dataset, source: Dataset, series: DerivedSeries
 def _identify(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
     created = series.created.astimezone(_zone(source))
     date, time = created.strftime("%Y%m%d"), created.strftime("%H%M%S.%f")
+    if not derived.get("SOPClassUID"):
+        derived.SOPClassUID = source.file_meta.MediaStorageSOPClassUID  # found by it where the data set has none
     derived.SOPInstanceUID = new_uid()
     derived.SeriesInstanceUID = series.uid
     number = int(optional_number(source, "SeriesNumber") or 0)
@@ -207,14 +245,14 @@ def _identify(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
         setattr(derived, f"{event}Time", time)
 
 
-def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSeries, *, carried: str | None) -> None:
-    further = [str(v).strip() for v in _values(source, "ImageType")[3:]]
+def _describe_derivation(derived: Dataset, source: Slice, series: DerivedSeries, *, carried: str | None) -> None:
+    further = [str(v).strip() for v in _values(source.dataset, "ImageType")[3:]]
     derived.ImageType = ["DERIVED", "SECONDARY", "AXIAL", *further]
     text = derivation_text(series, carried=carried)
-    earlier = str(source.get("DerivationDescription") or "").strip()
+    earlier = str(source.dataset.get("DerivationDescription") or "").strip()
     derived.DerivationDescription = (f"{text} Source: {earlier}" if earlier else text)[:_MAX_ST]
     codes = [c for c in derived.get("DerivationCodeSequence") or [] if c.get("CodeValue") != "CTMAR1"]
-    derived.DerivationCodeSequence = [*codes, _code("CTMAR1", "99CTMAR", "Metal artifact reduction")]
+    derived.DerivationCodeSequence = [*codes, code("CTMAR1", "99CTMAR", "Metal artifact reduction")]
     scheme = Dataset()
     scheme.CodingSchemeDesignator = "99CTMAR"
     scheme.CodingSchemeName = "Private codes of ctmar"
@@ -222,14 +260,32 @@ def _describe_derivation(derived: Dataset, source: Dataset, series: DerivedSerie
     schemes = derived.get("CodingSchemeIdentificationSequence") or []
     schemes = [s for s in schemes if s.get("CodingSchemeDesignator") != "99CTMAR"]
     derived.CodingSchemeIdentificationSequence = [*schemes, scheme]
-    image = Dataset()
-    image.ReferencedSOPClassUID = source.SOPClassUID
-    image.ReferencedSOPInstanceUID = source.SOPInstanceUID
-    image.SpatialLocationsPreserved = "YES"
-    image.PurposeOfReferenceCodeSequence = [
-        _code("121322", "DCM", "Source image for image processing operation"),
-    ]
-    derived.SourceImageSequence = [image]
+    file = source.file
+    derived.SourceImageSequence = [reference(file.sop_class_uid, file.sop_uid, "121322", frame=file.frame)]
+
+
+def reference(sop_class_uid: str, sop_uid: str, purpose: str, *, frame: int | None = None) -> Dataset:
+    """An item of the Source Image Sequence (PS3.3 table C.12-10) on the same pixel grid.
+
+    `purpose` is 121321 for a mask or 121322 for a source image (PS3.16 CID 7202); `frame` counts from 0.
+    """
+    item = Dataset()
+    item.ReferencedSOPClassUID = sop_class_uid
+    item.ReferencedSOPInstanceUID = sop_uid
+    if frame is not None:
+        item.ReferencedFrameNumber = frame + 1
+    item.SpatialLocationsPreserved = "YES"
+    item.PurposeOfReferenceCodeSequence = [code(purpose, "DCM", _PURPOSES[purpose])]
+    return item
+
+
+def code(value: str, scheme: str, meaning: str) -> Dataset:
+    """An item of a code sequence (PS3.3 section 8.8)."""
+    item = Dataset()
+    item.CodeValue = value
+    item.CodingSchemeDesignator = scheme
+    item.CodeMeaning = meaning
+    return item
 
 
 def derivation_text(series: DerivedSeries, *, carried: str | None = None) -> str:
@@ -281,14 +337,6 @@ def _zone(source: Dataset) -> timezone | None:
     return timezone(-shift if offset[0] == "-" else shift) if shift < timedelta(hours=24) else None
 
 
-def _code(value: str, scheme: str, meaning: str) -> Dataset:
-    code = Dataset()
-    code.CodeValue = value
-    code.CodingSchemeDesignator = scheme
-    code.CodeMeaning = meaning
-    return code
-
-
 def _code_value(item: Dataset, keyword: str) -> str | None:
     codes: Sequence[Dataset] = item.get(keyword) or []
     return str(codes[0].get("CodeValue")) if codes else None
@@ -296,4 +344,4 @@ def _code_value(item: Dataset, keyword: str) -> str | None:
 
 def _values(dataset: Dataset, keyword: str) -> list[object]:
     value = dataset.get(keyword) or []
-    return [value] if isinstance(value, str) else list(value)
+    return [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)

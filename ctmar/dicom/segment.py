@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
+from ctmar.detection import Detection
 from ctmar.dicom.derived import (
     IMPLEMENTATION_CLASS_UID,
     IMPLEMENTATION_VERSION_NAME,
@@ -19,7 +22,7 @@ from ctmar.dicom.derived import (
     SERIES_NUMBER_OFFSET,
     new_uid,
 )
-from ctmar.dicom.source import optional_number, quiet_pydicom
+from ctmar.dicom.source import PARSE_ERRORS, optional_number, quiet_pydicom
 from ctmar.errors import UnsupportedInputError
 
 SEGMENTATION_NUMBER_OFFSET = SERIES_NUMBER_OFFSET + 500
@@ -42,17 +45,31 @@ def require_highdicom() -> None:
         ) from error
 
 
-def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.bool_], *, version: str) -> Dataset:
+def metal_segmentation(
+    source_datasets: Sequence[Dataset],
+    masks: Sequence[NDArray[np.bool_]] | NDArray[np.bool_],
+    *,
+    version: str,
+    sop_instance_uid: str | None = None,
+    detection: Detection | None = None,
+    frame_numbers: Sequence[int | None] | None = None,
+) -> Dataset:
     """A binary segmentation with one segment, the metal; slices without metal are left out.
 
     Parameters
     ----------
     source_datasets
         The images that the mask lies on, all of one series; pixel data are not needed.
-    masks : ndarray, bool, (slices, rows, cols)
-        In the order of `source_datasets`.
+    masks : bool (rows, cols) each
+        In the order of `source_datasets`; a list, `ctmar.packed.PackedMasks`, or a stack.
     version
         Version of ctmar.
+    sop_instance_uid
+        Of the segmentation, where something else already refers to it; a new one if None.
+    detection
+        Where the masks come from: a user's are manual, others automatic with their parameters.
+    frame_numbers
+        Where `source_datasets` stand for frames of multi-frame images: the number of each (from 1), else None.
 
     Returns
     -------
@@ -68,38 +85,34 @@ def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.boo
     """
     require_highdicom()
     import highdicom
-    from pydicom.sr.coding import Code
 
-    if len(source_datasets) != len(masks) or masks.ndim != 3:
-        raise ValueError(f"{len(source_datasets)} images do not fit masks of shape {masks.shape}")
-    kept = np.flatnonzero(masks.any(axis=(1, 2)))
-    if not kept.size:
+    if len(source_datasets) != len(masks) or (frame_numbers is not None and len(frame_numbers) != len(masks)):
+        raise ValueError(f"{len(source_datasets)} images do not fit {len(masks)} masks")
+    with_metal = [(index, mask) for index, mask in enumerate(masks) if mask.any()]
+    if not with_metal:
         raise ValueError("the masks hold no metal")
-    metal = highdicom.seg.SegmentDescription(
-        segment_number=1,
-        segment_label="Metal",
-        segmented_property_category=Code("260787004", "SCT", "Physical object"),
-        segmented_property_type=Code("19227008", "SCT", "Foreign body"),
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name="ctmar metal segmentation",
-            # Context group 7162 has no threshold; specks are dropped and the rest is dilated.
-            family=Code("123104", "DCM", "Morphological Operations"),
-            version=version,
-        ),
-    )
-    sources = [_complete(source_datasets[index]) for index in kept.tolist()]
-    number = int(optional_number(sources[0], "SeriesNumber") or 0) + SEGMENTATION_NUMBER_OFFSET
+    kept = [index for index, _ in with_metal]
+    if len({mask.shape for _, mask in with_metal}) > 1:
+        raise UnsupportedInputError(
+            "A DICOM segmentation has frames of one size, the slices differ; leave the segmentation out."
+        )
+    stack = np.stack([mask for _, mask in with_metal]).view(np.uint8)
+    del with_metal
     try:
         with quiet_pydicom():
+            sources, originals = _stand_ins(
+                [completed(source_datasets[k]) for k in kept],
+                [frame_numbers[k] if frame_numbers else None for k in kept],
+            )
+            number = int(optional_number(sources[0], "SeriesNumber") or 0) + SEGMENTATION_NUMBER_OFFSET
             segmentation = highdicom.seg.Segmentation(
                 source_images=sources,
-                pixel_array=masks[kept].astype(np.uint8),
+                pixel_array=stack,
                 segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[metal],
+                segment_descriptions=[_segment(version, detection)],
                 series_instance_uid=new_uid(),
                 series_number=number,
-                sop_instance_uid=new_uid(),
+                sop_instance_uid=sop_instance_uid or new_uid(),
                 instance_number=1,
                 manufacturer=MANUFACTURER,
                 manufacturer_model_name=MODEL_NAME,
@@ -109,7 +122,8 @@ def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.boo
                 content_description="Metal, as used for metal artifact reduction",
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            _refer_to_originals(segmentation, originals)
+    except PARSE_ERRORS as error:
         raise UnsupportedInputError(
             f"highdicom cannot write a segmentation of this series ({type(error).__name__}); "
             "leave the segmentation out."
@@ -120,7 +134,99 @@ def metal_segmentation(source_datasets: Sequence[Dataset], masks: NDArray[np.boo
     return segmentation
 
 
-def _complete(source: Dataset) -> Dataset:
+def _segment(version: str, detection: Detection | None) -> Any:
+    """The segment's description: manual where a user gave the mask, else automatic with its parameters."""
+    import highdicom
+    from pydicom.sr.coding import Code
+
+    described = {
+        "segment_number": 1,
+        "segment_label": "Metal",
+        "segmented_property_category": Code("260787004", "SCT", "Physical object"),
+        "segmented_property_type": Code("19227008", "SCT", "Foreign body"),
+    }
+    if detection is not None and detection.settings is None:
+        return highdicom.seg.SegmentDescription(
+            **described, algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL
+        )
+    parameters = None
+    if detection is not None and detection.settings is not None:
+        used = {**asdict(detection.settings), "threshold_hu": detection.threshold_hu, "grow_hu": detection.grow_hu}
+        parameters = {name: f"{float(value):g}" if name != "exclude" else str(value) for name, value in used.items()}
+    return highdicom.seg.SegmentDescription(
+        **described,
+        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name="ctmar metal segmentation",
+            # Context group 7162 has no threshold; specks are dropped and the rest is dilated.
+            family=Code("123104", "DCM", "Morphological Operations"),
+            version=version,
+            parameters=parameters,
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Original:
+    """The image that a source stands for, and which of its frames."""
+
+    sop_class: str
+    sop_uid: str
+    frame: int | None
+
+
+def _stand_ins(
+    sources: list[Dataset], frame_numbers: Sequence[int | None]
+) -> tuple[list[Dataset], dict[str, _Original]]:
+    """Frames of multi-frame images as single images with UIDs of their own, and what those stand for.
+
+    highdicom takes single-frame images or a whole multi-frame one, but no choice of frames.
+    """
+    several = len({str(source.SOPInstanceUID) for source in sources}) < len(sources)
+    originals: dict[str, _Original] = {}
+    for source, frame in zip(sources, frame_numbers, strict=True):
+        if not several and frame is None and source.SOPClassUID == CTImageStorage:
+            continue
+        uid = new_uid()
+        originals[uid] = _Original(str(source.SOPClassUID), str(source.SOPInstanceUID), frame)
+        source.SOPInstanceUID, source.SOPClassUID = uid, CTImageStorage
+        for keyword in ("NumberOfFrames", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence"):
+            source.pop(keyword, None)
+    return sources, originals
+
+
+def _refer_to_originals(segmentation: Dataset, originals: dict[str, _Original]) -> None:
+    """Put the images that stand-ins stand for in the references of a segmentation."""
+    if not originals:
+        return
+    for group in segmentation.PerFrameFunctionalGroupsSequence:
+        for derivation in group.get("DerivationImageSequence", []):
+            for image in derivation.SourceImageSequence:
+                _refer(image, originals, with_frame=True)
+    for series in segmentation.get("ReferencedSeriesSequence", []):
+        unique: dict[str, Dataset] = {}
+        for image in series.ReferencedInstanceSequence:
+            _refer(image, originals, with_frame=False)
+            unique.setdefault(str(image.ReferencedSOPInstanceUID), image)
+        series.ReferencedInstanceSequence = list(unique.values())
+    unique = {}
+    for image in segmentation.get("SourceImageSequence", []):
+        _refer(image, originals, with_frame=False)
+        unique.setdefault(str(image.ReferencedSOPInstanceUID), image)
+    if unique:
+        segmentation.SourceImageSequence = list(unique.values())
+
+
+def _refer(image: Dataset, originals: dict[str, _Original], *, with_frame: bool) -> None:
+    original = originals.get(str(image.ReferencedSOPInstanceUID))
+    if original is None:
+        return
+    image.ReferencedSOPClassUID, image.ReferencedSOPInstanceUID = original.sop_class, original.sop_uid
+    if with_frame and original.frame is not None:
+        image.ReferencedFrameNumber = original.frame
+
+
+def completed(source: Dataset) -> Dataset:
     """The source without its pixels, and with the Type 2 attributes that highdicom insists on."""
     with quiet_pydicom():
         completed = Dataset()

@@ -18,8 +18,17 @@ from ctmar.dicom.dicomdir import is_dicomdir, listed_contents
 from ctmar.dicom.frames import ENHANCED, MultiFrame, WrongFramesError, read_multi_frame, why_not_ct
 from ctmar.dicom.headers import MAX_PIXELS, TAGS, NotUsableError, SliceFile, require_ct, slice_of_header, sop_class_of
 from ctmar.dicom.oddities import oddities
-from ctmar.dicom.source import PARSE_ERRORS, SourceFile, contents, optional_number, quiet_pydicom, read_dataset
+from ctmar.dicom.source import (
+    PARSE_ERRORS,
+    SourceFile,
+    contents,
+    optional_number,
+    optional_text,
+    quiet_pydicom,
+    read_dataset,
+)
 from ctmar.errors import NoUsableSeriesError, SeveralSeriesError
+from ctmar.words import ranges
 
 __all__ = [
     "MAX_PIXELS", "Found", "Series", "Skipped", "SliceFile", "choose_series", "describe", "find_series",
@@ -208,7 +217,7 @@ def _candidate(image: SliceFile, header: Dataset, stack: str = "", time: str = "
         image,
         str(header.SeriesInstanceUID),
         None if number is None else int(number),
-        str(header.get("SeriesDescription") or ""),
+        optional_text(header, "SeriesDescription"),
         stack,
         time,
     )
@@ -241,10 +250,4 @@ def _parts(members: Sequence[_Candidate]) -> Iterator[Series]:
 
 def _frames(numbers: Sequence[int]) -> str:
     """Ascending numbers of frames in words: frames 1-3, 7."""
-    runs: list[list[int]] = []
-    for number in numbers:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1][1:] = [number]
-        else:
-            runs.append([number])
-    return f"frame{'s' if len(numbers) > 1 else ''} {', '.join('-'.join(map(str, run)) for run in runs)}"
+    return f"frame{'s' if len(numbers) > 1 else ''} {ranges(numbers)}"

@@ -8,11 +8,12 @@ import math
 import os
 import stat
 import struct
+import threading
 import warnings
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import BinaryIO
@@ -42,6 +43,7 @@ PARSE_ERRORS = (
     EOFError,
     IndexError,
     KeyError,
+    MemoryError,
     NotImplementedError,
     OSError,
     OverflowError,
@@ -55,6 +57,13 @@ PARSE_ERRORS = (
 """What pydicom and zipfile raise on damaged or hostile files."""
 
 _HEAD_BYTES = 132
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_loud = ExitStack()
+"""What takes back the change, while `_quiet_depth` threads and blocks are in it."""
+
+_logger = logging.getLogger("pydicom")
 _EARLIEST_GROUPS = (b"\x02\x00", b"\x08\x00")
 
 
@@ -140,23 +149,40 @@ def optional_number(dataset: Dataset, keyword: str) -> float | None:
     """A numeric attribute that can be done without, or None where it is absent, malformed or several."""
     try:
         number = float(dataset[keyword].value)
-    except (KeyError, OverflowError, TypeError, ValueError):
+    except PARSE_ERRORS:
         return None
     return number if math.isfinite(number) else None
 
 
+def optional_text(dataset: Dataset, keyword: str) -> str:
+    """A text that can be done without, "" where it is absent or malformed."""
+    try:
+        return str(dataset.get(keyword) or "")
+    except PARSE_ERRORS:
+        return ""
+
+
 @contextmanager
 def quiet_pydicom() -> Iterator[None]:
-    """Keep pydicom's warnings to itself: odd values are common and harmless, and its texts quote them."""
-    logger = logging.getLogger("pydicom")
-    before = logger.disabled
-    logger.disabled = True
-    try:
-        with warnings.catch_warnings():
+    """Keep pydicom's warnings to itself: odd values are common and harmless, and its texts quote them.
+
+    Filters of warnings belong to the process, so that threads which are in here at the same time share one change.
+    """
+    global _quiet_depth  # noqa: PLW0603
+    with _quiet_lock:
+        if not _quiet_depth:
+            _loud.callback(setattr, _logger, "disabled", _logger.disabled)
+            _loud.enter_context(warnings.catch_warnings())
+            _logger.disabled = True
             warnings.simplefilter("ignore")
-            yield
+        _quiet_depth += 1
+    try:
+        yield
     finally:
-        logger.disabled = before
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if not _quiet_depth:
+                _loud.close()
 
 
 def _folder(folder: Path) -> Iterator[tuple[SourceFile, BinaryIO | str]]:

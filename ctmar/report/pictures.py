@@ -102,13 +102,17 @@ def outline_png(metal: ArrayLike) -> bytes:
 
 
 def before_after_sheet(slices: Sequence[SlicePreview], path: Path | str, window: Window) -> None:
-    """Write a PNG with one row a slice and the columns before, after and difference.
+    """Write `sheet` as a PNG."""
+    sheet(slices, window).save(path, "PNG", optimize=True)
+
+
+def sheet(slices: Sequence[SlicePreview], window: Window) -> Image.Image:
+    """A grey picture with one row a slice and the columns before, after and difference.
 
     Parameters
     ----------
     slices : slices of equal or different shape
         Each keeps its own pixels; nothing is resampled.
-    path : where the PNG goes
     window : for the first two columns; the third shows -200 to 200 HU
 
     Raises
@@ -123,8 +127,8 @@ def before_after_sheet(slices: Sequence[SlicePreview], path: Path | str, window:
     cell_cols = max(preview.before_hu.shape[1] for preview in slices)
     width = 3 * cell_cols + 2 * gap
     height = header + sum(cell_rows) + gap * (len(slices) - 1)
-    sheet = Image.new("L", (width, height), 20)
-    draw = ImageDraw.Draw(sheet)
+    picture = Image.new("L", (width, height), 20)
+    draw = ImageDraw.Draw(picture)
     heading, small = ImageFont.load_default(15), ImageFont.load_default(13)
     half = DIFFERENCE_WIDTH_HU / 2
     titles = ("Before", "After", f"After - before, {-half:.0f} to {half:.0f} HU")
@@ -134,10 +138,10 @@ def before_after_sheet(slices: Sequence[SlicePreview], path: Path | str, window:
     for preview, rows in zip(slices, cell_rows, strict=True):
         before, after = (windowed(image, window) for image in (preview.before_hu, preview.after_hu))
         for column, grey in enumerate((before, after, difference(preview.before_hu, preview.after_hu))):
-            sheet.paste(Image.fromarray(grey), (column * (cell_cols + gap), top))
+            picture.paste(Image.fromarray(grey), (column * (cell_cols + gap), top))
         draw.text((6, top + 4), preview.label, fill=225, font=small, stroke_width=1, stroke_fill=0)
         top += rows + gap
-    sheet.save(path, "PNG", optimize=True)
+    return picture
 
 
 def _encoded(picture: Image.Image, kind: str) -> bytes:

@@ -6,7 +6,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctmar import demo, pipeline, sources
+from ctmar import demo, slice_correction, sources
 from ctmar.evaluation import without_nan
 from ctmar.methods import METHODS
 from ctmar.simulation_settings import SimulationSettings
@@ -25,7 +25,7 @@ def small_demo(monkeypatch):
     for module in (sources, demo):
         monkeypatch.setattr(module, "PHANTOM_GRIDS", GRIDS)
     monkeypatch.setattr(demo, "FanArc", lambda: FAN)
-    monkeypatch.setattr(pipeline, "reprojection_geometry", lambda grid: FAN)
+    monkeypatch.setattr(slice_correction, "reprojection_geometry", lambda grid: FAN)
 
     def few_cases(*, seed, cases, implants, materials):
         assert cases >= len(implants)

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from ctmar.errors import UnsupportedInputError, UsageError
-from ctmar.masks import read_mask
+from ctmar.masks import read_mask, read_nifti_mask, split_choice
 
 SHAPE = (3, 5, 7)
 
@@ -91,3 +91,84 @@ def test_nothing_is_unpickled(tmp_path):
     np.save(tmp_path / "mask.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(UnsupportedInputError, match="no readable mask"):
         read_mask(tmp_path / "mask.npy", SHAPE)
+
+
+# --- on the grid of a NIfTI image -----------------------------------------------------------------
+
+IMAGE = (7, 5, 3)
+
+
+def affine_of(turn_deg=0.0):
+    angle = np.radians(turn_deg)
+    affine = np.diag([-0.8, -0.6, 2.0, 1.0])
+    turn = np.eye(4)
+    turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    affine[:3, 3] = [10, -20, 30]
+    return turn @ affine
+
+
+def save_nifti(path, voxels, affine):
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(np.ascontiguousarray(voxels), affine), path)
+    return path
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
+@pytest.mark.parametrize("flips", [(False, False, False), (True, False, True)])
+def test_nifti_in_any_orientation(tmp_path, axes, flips):
+    """The image may be turned and oblique: only that both grids are the same counts."""
+    affine = affine_of(12)
+    metal = np.random.default_rng(0).random(IMAGE) < 0.3
+    to_image = np.zeros((4, 4))  # mask voxel to image voxel
+    to_image[3, 3] = 1
+    for k, (axis, flip) in enumerate(zip(axes, flips, strict=True)):
+        to_image[axis, k] = -1 if flip else 1
+        to_image[axis, 3] = IMAGE[axis] - 1 if flip else 0
+    stored = metal.transpose(axes)[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
+    path = save_nifti(tmp_path / "m.nii.gz", stored.astype(np.float32), affine @ to_image)
+    np.testing.assert_array_equal(read_nifti_mask(path, affine, IMAGE), metal)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda a: a + np.array([[0, 0, 0, 0.4], [0] * 4, [0] * 4, [0] * 4]), r"shifted by 0\.50 voxels"),
+        (lambda a: a @ np.diag([1.1, 1, 1, 1]), "of another size"),
+        (lambda a: affine_of(8), "rotated or sheared"),
+        (lambda a: affine_of(45), "rotated"),
+    ],
+)
+def test_nifti_on_another_grid(tmp_path, change, says):
+    path = save_nifti(tmp_path / "m.nii", np.ones(IMAGE, np.uint8), change(affine_of()))
+    with pytest.raises(UsageError, match=says):
+        read_nifti_mask(path, affine_of(), IMAGE)
+
+
+def test_nifti_of_another_size_or_none(tmp_path):
+    path = save_nifti(tmp_path / "m.nii", np.ones(IMAGE, np.uint8), affine_of())
+    with pytest.raises(UsageError, match="7 x 5 x 3 voxels.*image 7 x 5 x 4"):
+        read_nifti_mask(path, affine_of(), (7, 5, 4))
+    with pytest.raises(UsageError, match="no such"):
+        read_nifti_mask(tmp_path / "none.nii", affine_of(), IMAGE)
+    path = save_nifti(tmp_path / "four.nii", np.ones((*IMAGE, 2), np.uint8), affine_of())
+    with pytest.raises(UnsupportedInputError, match="three axes"):
+        read_nifti_mask(path, affine_of(), IMAGE)
+
+
+def test_nifti_that_promises_too_much(tmp_path):
+    """Its header claims 30,000 voxels along each axis."""
+    path = save_nifti(tmp_path / "m.nii", np.ones(IMAGE, np.uint8), affine_of())
+    content = bytearray(path.read_bytes())
+    content[42:48] = np.array([30000] * 3, "<i2").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(UnsupportedInputError, match="million pixels"):
+        read_nifti_mask(path, affine_of(), IMAGE)
+
+
+def test_choice_behind_a_colon(tmp_path):
+    (tmp_path / "a.dcm").touch()
+    (tmp_path / "b:c.dcm").touch()
+    assert split_choice(f"{tmp_path}/a.dcm:Left hip") == (tmp_path / "a.dcm", "Left hip")
+    assert split_choice(f"{tmp_path}/a.dcm") == (tmp_path / "a.dcm", None)
+    assert split_choice(f"{tmp_path}/b:c.dcm") == (tmp_path / "b:c.dcm", None)
+    assert split_choice("none.dcm:x")[1] is None

@@ -4,10 +4,11 @@ import h5py
 import numpy as np
 import pytest
 
+from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import read_case
+from ctmar.detection import DetectionSettings
 from ctmar.errors import UnsupportedInputError, UsageError
 from ctmar.methods import METHODS
-from ctmar.pipeline import CorrectionSettings
 from ctmar.raw import correct_case, correction_of, prepare
 from ctmar.restorer import NetworkRestorer
 from tests.ctmar.small import tree, write_foreign_case, write_tiny_model
@@ -82,7 +83,7 @@ def test_the_users_own_mask_wins(tmp_path):
 
 def test_the_threshold_counts(tmp_path):
     write_foreign_case(tmp_path / "case.h5")
-    case = prepare(read_case(tmp_path / "case.h5"), replace(LI, metal_threshold_hu=1e6))
+    case = prepare(read_case(tmp_path / "case.h5"), replace(LI, metal=DetectionSettings(threshold_hu=9e4)))
     assert not case.mask_metal.any()
 
 

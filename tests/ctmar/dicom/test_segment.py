@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+from pydicom.uid import EnhancedCTImageStorage
 
+from ctmar.detection import Detection, DetectionSettings
 from ctmar.dicom.derived import write_dataset
 from ctmar.dicom.pixels import read_slice
 from ctmar.dicom.segment import metal_segmentation
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.errors import UnsupportedInputError
+from ctmar.packed import PackedMasks
 from tests.ctmar.dicom.build import ct_dataset, ramp_hu, save, write_ct_series
 
 
@@ -45,6 +48,47 @@ def test_metal_goes_where_it_was(tmp_path: Path) -> None:
     assert set(at) == {images[1].SOPInstanceUID, images[2].SOPInstanceUID}
     for k in (1, 2):
         np.testing.assert_array_equal(at[images[k].SOPInstanceUID], metal(4)[k])
+
+
+def test_says_how_the_mask_was_made(tmp_path: Path) -> None:
+    pytest.importorskip("highdicom")
+    write_ct_series(tmp_path, ramp_hu(4))
+    images = sources(tmp_path)
+    settings = DetectionSettings(threshold_hu=2750, dilation_mm=1.5)
+    found = Detection(PackedMasks(metal(4)), threshold_hu=2750, grow_hu=2000, settings=settings)
+    seg = metal_segmentation(images, found.masks, version="1", sop_instance_uid="2.25.42", detection=found)
+    assert seg.SOPInstanceUID == seg.file_meta.MediaStorageSOPInstanceUID == "2.25.42"
+    (segment,) = seg.SegmentSequence
+    assert segment.SegmentAlgorithmType == "AUTOMATIC"
+    parameters = segment.SegmentationAlgorithmIdentificationSequence[0].AlgorithmParameters
+    text = parameters if isinstance(parameters, str) else "\\".join(parameters)
+    for part in ("threshold_hu=2750", "grow_hu=2000", "dilation_mm=1.5", "exclude=True"):
+        assert part in text
+    given = Detection(PackedMasks(metal(4)), source="RTSTRUCT")
+    (segment,) = metal_segmentation(images, given.masks, version="1", detection=given).SegmentSequence
+    assert segment.SegmentAlgorithmType == "MANUAL"
+    assert "SegmentationAlgorithmIdentificationSequence" not in segment
+
+
+def test_frames_of_a_multi_frame_image(tmp_path: Path) -> None:
+    """Its frames come as images of one UID; the segmentation refers to that image and its frames."""
+    pytest.importorskip("highdicom")
+    write_ct_series(tmp_path, ramp_hu(4))
+    images = sources(tmp_path)
+    for image in images:
+        image.SOPInstanceUID, image.SOPClassUID, image.NumberOfFrames = "2.25.7", EnhancedCTImageStorage, 4
+    seg = metal_segmentation(images, metal(4), version="1", frame_numbers=[1, 2, 3, 4])
+    frames = {}
+    for pixels, group in zip(seg.pixel_array, seg.PerFrameFunctionalGroupsSequence, strict=True):
+        (image,) = group.DerivationImageSequence[0].SourceImageSequence
+        assert (image.ReferencedSOPInstanceUID, image.ReferencedSOPClassUID) == ("2.25.7", EnhancedCTImageStorage)
+        frames[int(image.ReferencedFrameNumber)] = pixels.astype(bool)
+    assert set(frames) == {2, 3}
+    for number, pixels in frames.items():
+        np.testing.assert_array_equal(pixels, metal(4)[number - 1])
+    (series,) = seg.ReferencedSeriesSequence
+    assert [i.ReferencedSOPInstanceUID for i in series.ReferencedInstanceSequence] == ["2.25.7"]
+    assert images[0].SOPInstanceUID == "2.25.7"  # the sources stay as they are
 
 
 def test_deidentified_source_without_type_2_attributes(tmp_path: Path) -> None:

@@ -5,13 +5,17 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctmar import pipeline
+from ctmar import pipeline, slice_correction
+from ctmar.correction import correct_series, metal_of
+from ctmar.correction_settings import CorrectionSettings
+from ctmar.detection import DetectionSettings
+from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import write_ct_series
 from ctmar.errors import OutputExistsError, UnsupportedInputError, UsageError
 from ctmar.methods import Correction
-from ctmar.pipeline import CorrectionSettings, correct_series, find_metal, grid_of, reprojection_geometry
 from ctmar.restorer import NetworkRestorer
+from ctmar.square_grid import reprojection_geometry, square_grid
 from data_sim.geometry import ImageGrid
 from tests.ctmar.small import GEOMETRY, MARKER, METAL, SIDE, small_volumes, tree, write_small_series, write_tiny_model
 
@@ -25,7 +29,7 @@ def volumes():
 
 @pytest.fixture(autouse=True)
 def small_fan(monkeypatch):
-    monkeypatch.setattr(pipeline, "reprojection_geometry", lambda grid: GEOMETRY)
+    monkeypatch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
 
 
 @pytest.fixture
@@ -36,6 +40,13 @@ def source(tmp_path, volumes):
 
 def series_of(folder):
     return choose_series(find_series(folder))[0]
+
+
+def masks_of(folder, settings=LI):
+    series = series_of(folder)
+    found, unreadable = metal_of(SeriesStack(series), series, settings)
+    assert not unreadable
+    return list(found.masks)
 
 
 def pixels(folder):
@@ -63,10 +74,10 @@ def test_slices_with_metal_are_better_and_the_others_identical(tmp_path, source,
         assert error["old"] > 40
         assert error["new"] < 0.8 * error["old"]
         changed = np.abs(hu["new"] - hu["old"])
-        assert result.slices[k].largest_change_hu == pytest.approx(changed.max(), abs=1)
-        grown = next(mask for number, _, mask in find_metal(series_of(source), LI) if number == k + 1)
-        measured = changed[(volumes[0][k] > -1024) & ~grown]
-        assert result.slices[k].mean_change_hu == pytest.approx(measured.mean(), abs=2)  # air is clipped in the file
+        measures = result.slices[k].measures
+        assert measures["largest_change_hu"] == pytest.approx(changed.max(), abs=1)
+        measured = changed[(volumes[0][k] > -1024) & ~masks_of(source)[k]]
+        assert measures["mean_change_hu"] == pytest.approx(measured.mean(), abs=2)  # air is clipped in the file
         assert 12 <= result.slices[k].metal_mm2 <= 100  # two pins of 12.6 mm^2, grown by a pixel
 
 
@@ -88,7 +99,7 @@ def test_every_slice_says_where_it_comes_from_and_what_was_done(tmp_path, source
         old, new = (pydicom.dcmread(folder / f"{k + 1:04d}.dcm") for folder in (source, tmp_path / "out"))
         assert new.SeriesInstanceUID == result.derived_uid != old.SeriesInstanceUID
         assert new.StudyInstanceUID == old.StudyInstanceUID
-        assert new.SourceImageSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID == result.slices[k].sop_uid
+        assert new.SourceImageSequence[0].ReferencedSOPInstanceUID == old.SOPInstanceUID == result.slices[k].source_uid
         assert new.ImageType[0] == "DERIVED"
         assert "method li" in new.DerivationDescription
         assert ("pixels identical to the source" in new.DerivationDescription) == (k not in METAL)
@@ -107,13 +118,12 @@ def test_the_model_is_named_in_the_slices_and_in_the_result(tmp_path, source):
 
 def test_batches_change_nothing(tmp_path, source, monkeypatch):
     correct_series(series_of(source), tmp_path / "whole", LI)
-    monkeypatch.setattr(pipeline, "_SLICES_AT_ONCE", 1)
+    monkeypatch.setattr(pipeline, "SLICES_AT_ONCE", 1)
     told = []
-    correct_series(series_of(source), tmp_path / "single", LI, progress=lambda done, n: told.append((done, n)))
+    correct_series(series_of(source), tmp_path / "single", LI, tell=lambda *told_: told.append(told_))
     for one, other in zip(pixels(tmp_path / "whole"), pixels(tmp_path / "single"), strict=True):
         np.testing.assert_allclose(one.astype(int), other.astype(int), atol=1)
-    assert told[-1] == (4, 4)
-    assert told == sorted(told)
+    assert told == [(what, k, 4) for what in ("finding metal", "correcting") for k in (1, 2, 3, 4)]
 
 
 def test_slices_of_two_sizes(tmp_path, volumes):
@@ -143,7 +153,8 @@ def test_a_truncated_slice_is_left_out_and_reported(tmp_path, source):
     result = correct_series(series_of(source), tmp_path / "out", LI)
     assert [s.status for s in result.slices] == ["no metal", "unreadable", "corrected", "no metal"]
     assert "0002.dcm" in result.failed[0].message
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0001.dcm", "0003.dcm", "0004.dcm"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["0001.dcm", "0003.dcm", "0004.dcm", "report.json"]
 
 
 def test_values_that_are_not_finite_never_reach_a_file(tmp_path, source, monkeypatch):
@@ -215,11 +226,11 @@ def test_own_mask(tmp_path, source):
     result = correct_series(series_of(source), tmp_path / "out", settings)
     assert [s.status for s in result.slices] == ["corrected", "no metal", "no metal", "no metal"]
     assert result.slices[0].metal_mm2 == 16
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["mask"] is True
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["own mask"] is True
     np.save(tmp_path / "own.npy", np.ones_like(own))  # leaves no pixel to measure a change in
     everything = correct_series(series_of(source), tmp_path / "everything", settings)
     assert everything.corrected == 4
-    assert everything.slices[0].mean_change_hu == everything.slices[0].largest_change_hu == 0
+    assert everything.slices[0].measures["largest_change_hu"] == 0
     np.save(tmp_path / "own.npy", own[:3])
     with pytest.raises(UsageError, match=r"\(3, 64, 64\)"):
         correct_series(series_of(source), tmp_path / "other", settings)
@@ -227,19 +238,127 @@ def test_own_mask(tmp_path, source):
 
 
 def test_find_metal(source):
-    found = {number: mask for number, _, mask in find_metal(series_of(source), LI)}
-    assert {number - 1 for number, mask in found.items() if mask.any()} == set(METAL)
-    assert not any(mask.any() for _, _, mask in find_metal(series_of(source), replace(LI, metal_threshold_hu=3050)))
+    assert {k for k, mask in enumerate(masks_of(source)) if mask.any()} == set(METAL)
+    higher = replace(LI, metal=DetectionSettings(threshold_hu=3050))
+    assert not any(mask.any() for mask in masks_of(source, higher))
+
+
+def test_strict_stops_at_a_slice_that_cannot_be_read(tmp_path, source):
+    damaged = source / "0002.dcm"
+    damaged.write_bytes(damaged.read_bytes()[:-3000])
+    for settings in (replace(LI, strict=True), replace(LI, strict=True, mask=own_mask(tmp_path))):
+        with pytest.raises(UnsupportedInputError, match=r"slice 2: .*0002\.dcm.*--strict"):
+            correct_series(series_of(source), tmp_path / "out", settings)
+    assert not (tmp_path / "out").exists()
+
+
+def own_mask(folder):
+    masks = np.zeros((4, SIDE, SIDE), bool)
+    masks[list(METAL), 30:34, 30:34] = True
+    np.save(folder / "own.npy", masks)
+    return folder / "own.npy"
+
+
+def test_a_correction_that_cannot_be_right_is_not_written(tmp_path, source, monkeypatch):
+    image = Correction.image
+    monkeypatch.setattr(Correction, "image", lambda self, method: image(self, method) - np.float32(400))
+    result = correct_series(series_of(source), tmp_path / "out", replace(LI, seg=True, difference=True))
+    assert [s.status for s in result.slices] == ["no metal", "failed", "failed", "no metal"]
+    assert all("mean" in s.message for s in result.failed)
+    for old, new in zip(pixels(source), pixels(tmp_path / "out"), strict=True):
+        np.testing.assert_array_equal(new, old)
+    written = pydicom.dcmread(tmp_path / "out" / "0002.dcm")
+    assert "pixels identical to the source" in written.DerivationDescription
+    assert "mean" in written.DerivationDescription
+    assert not (tmp_path / "out" / "difference").exists()
+    with pytest.raises(UnsupportedInputError, match=r"slice 2: .*--strict"):
+        correct_series(series_of(source), tmp_path / "strict", replace(LI, strict=True))
+    assert not (tmp_path / "strict").exists()
+
+
+def test_strength(tmp_path, source):
+    for strength in (0.0, 0.5, 1.0):
+        correct_series(series_of(source), tmp_path / f"{strength:g}", replace(LI, strength=strength))
+    none, half, whole = (np.stack(pixels(tmp_path / name)).astype(float) for name in ("0", "0.5", "1"))
+    np.testing.assert_array_equal(none, np.stack(pixels(source)))
+    inside = (whole > 0) & (none > 0)  # not clipped
+    np.testing.assert_allclose(half[inside], ((none + whole) / 2)[inside], atol=1)
+
+
+def test_the_series_of_differences(tmp_path, source):
+    result = correct_series(series_of(source), tmp_path / "out", replace(LI, difference=True))
+    files = sorted((tmp_path / "out" / "difference").iterdir())
+    assert [file.name for file in files] == ["0002.dcm", "0003.dcm"]
+    changes = [pydicom.dcmread(file) for file in files]
+    assert len({change.SOPInstanceUID for change in changes}) == 2
+    assert {change.SeriesInstanceUID for change in changes}.isdisjoint({result.source_uid, result.derived_uid})
+    for k, change in zip(METAL, changes, strict=True):
+        corrected = pydicom.dcmread(tmp_path / "out" / f"{k + 1:04d}.dcm")
+        expected = pixels(tmp_path / "out")[k].astype(int) - pixels(source)[k]
+        shown = pixels(tmp_path / "out")[k] > 0  # 0 is where the file clips
+        np.testing.assert_allclose(change.pixel_array[shown], expected[shown], atol=1)
+        assert (change.RescaleSlope, change.RescaleIntercept) == (1, 0)
+        assert change.ImagePositionPatient == corrected.ImagePositionPatient
+        sources = {item.ReferencedSOPInstanceUID for item in change.SourceImageSequence}
+        assert sources == {corrected.SOPInstanceUID, result.slices[k].source_uid}
+
+
+def test_previews(tmp_path, source):
+    pytest.importorskip("highdicom")
+    correct_series(series_of(source), tmp_path / "out", replace(LI, preview=True))
+    files = sorted((tmp_path / "out" / "preview").iterdir())
+    assert [file.name for file in files] == ["0002.dcm", "0003.dcm"]
+    shown = pydicom.dcmread(files[0])
+    corrected = pydicom.dcmread(tmp_path / "out" / "0002.dcm")
+    assert shown.SOPClassUID == "1.2.840.10008.5.1.4.1.1.7"
+    assert shown.StudyInstanceUID == corrected.StudyInstanceUID
+    assert shown.pixel_array.shape[1] == 3 * SIDE + 12
+    assert shown.SourceImageSequence[0].ReferencedSOPInstanceUID == corrected.SOPInstanceUID
+
+
+def test_the_segmentation_is_named_by_the_images_it_was_used_for(tmp_path, source):
+    pytest.importorskip("highdicom")
+    correct_series(series_of(source), tmp_path / "out", replace(LI, seg=True))
+    seg = pydicom.dcmread(tmp_path / "out" / "metal-segmentation.dcm")
+    for k in range(4):
+        items = pydicom.dcmread(tmp_path / "out" / f"{k + 1:04d}.dcm").SourceImageSequence
+        masks = [i for i in items if i.PurposeOfReferenceCodeSequence[0].CodeValue == "121321"]
+        assert [i.ReferencedSOPInstanceUID for i in masks] == ([seg.SOPInstanceUID] if k in METAL else [])
 
 
 def test_pixels_that_are_not_square(tmp_path, volumes):
-    write_small_series(tmp_path / "source", volumes[0], pixel_mm=(1.0, 1.2))
-    _, first, _ = next(iter(find_metal(series_of(tmp_path / "source"), LI)))
-    with pytest.raises(UnsupportedInputError, match=r"1 x 1\.2 mm"):
-        grid_of(first)
-    with pytest.raises(UnsupportedInputError, match="square"):
-        correct_series(series_of(tmp_path / "source"), tmp_path / "out", LI)
-    assert [path.name for path in tmp_path.iterdir()] == ["source"]
+    dirty, clean = volumes
+    thin = np.repeat(dirty, 2, axis=2)
+    write_small_series(tmp_path / "source", thin, pixel_mm=(1.0, 0.5))
+    result = correct_series(series_of(tmp_path / "source"), tmp_path / "out", LI)
+    assert result.corrected == 2
+    write_small_series(tmp_path / "square", dirty)
+    correct_series(series_of(tmp_path / "square"), tmp_path / "reference", LI)
+    for k in range(4):
+        old, new = pixels(tmp_path / "source")[k], pixels(tmp_path / "out")[k]
+        assert new.shape == (SIDE, 2 * SIDE)
+        if k not in METAL:
+            np.testing.assert_array_equal(new, old)
+            continue
+        truth = np.repeat(clean[k], 2, axis=1)
+        body = (truth > -500) & (thin[k] < 2500)
+        before, after = (np.sqrt(np.mean((image - 1024.0 - truth)[body] ** 2)) for image in (old, new))
+        assert after < 0.8 * before
+
+
+def test_a_square_grid_keeps_places():
+    square = square_grid((40, 60), (1.5, 1.0))
+    assert square.grid.shape == (60, 60)
+    rows, cols = np.mgrid[:40, :60].astype(np.float32)
+    up = square.onto(rows * 1.5 + cols)
+    y, x = np.mgrid[:60, :60].astype(float)
+    expected = (y - 29.5) + 19.5 * 1.5 + x
+    np.testing.assert_allclose(up[3:-3], expected[3:-3], atol=1e-3)
+    np.testing.assert_allclose(square.back(up)[3:-3], (rows * 1.5 + cols)[3:-3], atol=1e-3)
+    mask = np.zeros((40, 60), bool)
+    mask[20, 30] = True
+    assert square.mask_onto(mask).sum() >= 2
+    assert square_grid((4, 4), (0.7, 0.7003)).same
 
 
 @pytest.mark.parametrize(("side", "pixel_mm"), [(512, 0.4), (512, 0.98), (768, 0.98), (2048, 0.25)])

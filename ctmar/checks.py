@@ -1,0 +1,123 @@
+"""Whether a corrected slice can be believed, and what a reader has to know about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from data_sim.anatomy import body_mask
+from data_sim.geometry import ImageGrid
+
+if TYPE_CHECKING:
+    from ctmar.slice_correction import Image
+
+TISSUE_HU = -500.0
+"""Between air and fat: what is above belongs to the patient, or to what the patient lies on."""
+
+FAR_MM = 60.0
+"""Farther from the metal than streaks are strong."""
+
+_MOST_MEAN_CHANGE_HU = 150.0
+_LOST_HU = 400.0
+_MOST_LOST = 0.02
+_FAR_CHANGE_HU = 100.0
+_FAR_SHARE = 0.01
+_TRUNCATED_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What `check` found.
+
+    Attributes
+    ----------
+    measures
+        Numbers by name, for the report; all in HU but the shares, which lie in 0..1.
+    warnings
+        Phrases without a stop.
+    failure
+        Why the corrected slice must not be used, or "".
+    """
+
+    measures: Mapping[str, float]
+    warnings: tuple[str, ...]
+    failure: str
+
+
+def check(image: Image, corrected_hu: NDArray[np.float32], metal: NDArray[np.bool_]) -> Checked:
+    """Measure a correction, and refuse one that cannot be right.
+
+    Refused are values that are not finite, a mean of the patient that moved by more than 150 HU, and a correction
+    that turned more than 2 % of the patient that lies more than 60 mm from the metal into something else (by more
+    than 400 HU): streaks neither create nor remove so much tissue.
+
+    Parameters
+    ----------
+    image
+        The slice as it was.
+    corrected_hu : float32 (rows, cols)
+    metal : bool (rows, cols)
+    """
+    before = image.image_hu
+    counts = ~metal & ~image.padding
+    warnings = list(_geometry_warnings(image, metal))
+    if not np.isfinite(corrected_hu[counts]).all():
+        return Checked({}, tuple(warnings), "the correction gave values that are not finite")
+    change = corrected_hu - before
+    magnitude = np.abs(change)
+    tissue = counts & (before > TISSUE_HU)
+    patient = tissue if tissue.any() else counts
+    far = patient & (ndimage.distance_transform_edt(~metal, image.pixel_mm) > FAR_MM)
+    measures = {
+        "mean_change_hu": _mean(magnitude[counts]),
+        "largest_change_hu": float(magnitude[counts].max(initial=0.0)),
+        "mean_before_hu": _mean(before[patient]),
+        "mean_after_hu": _mean(corrected_hu[patient]),
+        "std_before_hu": _std(before[patient]),
+        "std_after_hu": _std(corrected_hu[patient]),
+        "mean_change_far_hu": _mean(magnitude[far]),
+        "share_far_over_100_hu": _mean(magnitude[far] > _FAR_CHANGE_HU),
+    }
+    moved = measures["mean_after_hu"] - measures["mean_before_hu"]
+    lost = _mean(magnitude[far] > _LOST_HU)
+    failure = ""
+    if abs(moved) > _MOST_MEAN_CHANGE_HU:
+        failure = f"the correction would move the patient's mean by {moved:+.0f} HU"
+    elif lost > _MOST_LOST:
+        failure = f"the correction would change {lost:.0%} of the patient far from the metal by over {_LOST_HU:.0f} HU"
+    elif measures["share_far_over_100_hu"] > _FAR_SHARE:
+        share = measures["share_far_over_100_hu"]
+        warnings.append(f"{share:.0%} of the patient far from the metal changed by more than {_FAR_CHANGE_HU:.0f} HU")
+    return Checked(measures, tuple(warnings), failure)
+
+
+def _geometry_warnings(image: Image, metal: NDArray[np.bool_]) -> list[str]:
+    """Metal and patient at the edge of what was reconstructed."""
+    warnings = []
+    outside = ndimage.binary_dilation(image.padding, iterations=2)
+    outside[[0, -1]] = outside[:, [0, -1]] = True
+    edge = outside & ~image.padding
+    if (metal & edge).any():
+        warnings.append("metal at the border of the image: what lies outside was not seen")
+    if _mean(image.image_hu[edge] > TISSUE_HU) > _TRUNCATED_SHARE and _mean(_patient(image)[edge]) > _TRUNCATED_SHARE:
+        warnings.append("the patient reaches the border of the image: projections are truncated")
+    return warnings
+
+
+def _patient(image: Image) -> NDArray[np.bool_]:
+    """The patient without the table, which reaches the border in many scans."""
+    rows, cols = image.image_hu.shape
+    return body_mask(image.image_hu, ImageGrid(rows, cols, float(np.sqrt(np.prod(image.pixel_mm)))))
+
+
+def _mean(values: NDArray[np.generic]) -> float:
+    return float(values.mean(dtype=np.float64)) if values.size else 0.0
+
+
+def _std(values: NDArray[np.floating]) -> float:
+    return float(values.std(dtype=np.float64)) if values.size else 0.0

@@ -1,0 +1,107 @@
+"""`ctmar correct`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctmar.commands.flags import Config, Device, Json, Overwrite, check_device, given, keep_source, nearest
+from ctmar.errors import UsageError
+
+_METAL = "How metal is found"
+_MORE = "Further output"
+
+
+def correct(
+    source: Annotated[
+        Path,
+        typer.Argument(help="DICOM folder, file, zip or DICOMDIR; NIfTI; or a case file, or a folder of them."),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the corrected series; or the .nii.gz or case file to write.")],
+    method: Annotated[
+        str | None, typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, cnn or cnn-mar [cnn-mar].")
+    ] = None,
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
+    strength: Annotated[float | None, typer.Option(help="Share of the correction to take, 0 to 1 [1].")] = None,
+    metal_threshold: Annotated[
+        float | None, typer.Option(help="HU from which on a pixel is metal.", rich_help_panel=_METAL)
+    ] = None,
+    metal_grow: Annotated[
+        float | None, typer.Option(help="HU from which on a pixel beside metal is metal.", rich_help_panel=_METAL)
+    ] = None,
+    min_volume: Annotated[
+        float | None, typer.Option(help="mm3; smaller pieces are no metal.", rich_help_panel=_METAL)
+    ] = None,
+    dilation: Annotated[
+        float | None, typer.Option(help="mm by which the metal is grown.", rich_help_panel=_METAL)
+    ] = None,
+    keep_all: Annotated[
+        bool, typer.Option("--keep-all", help="Leave out neither table nor bone nor contrast.", rich_help_panel=_METAL)
+    ] = False,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own metal, FILE or FILE:NAME: DICOM SEG or RTSTRUCT, NIfTI, .npy, or PNG for one slice.",
+            rich_help_panel=_METAL,
+        ),
+    ] = None,
+    series: Annotated[str | None, typer.Option(help="UID of the series to correct.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Correct all series.")] = False,
+    seg: Annotated[bool, typer.Option("--seg", help="The metal as DICOM SEG.", rich_help_panel=_MORE)] = False,
+    difference: Annotated[
+        bool, typer.Option("--difference", help="What changed, as a DICOM series.", rich_help_panel=_MORE)
+    ] = False,
+    preview: Annotated[
+        bool, typer.Option("--preview", help="Pictures as DICOM secondary captures.", rich_help_panel=_MORE)
+    ] = False,
+    report: Annotated[bool, typer.Option("--report", help="An HTML report.", rich_help_panel=_MORE)] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at a slice that fails, instead of leaving it out or as it was.")
+    ] = False,
+    config: Config = None,
+    device: Device = "auto",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    json_: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Remove metal artifacts from a DICOM series, or from case files with raw data.
+
+    Example: `ctmar correct series/ --out corrected --report`
+    """
+    from ctmar.config import load_toml, settings_from
+    from ctmar.correcting import correct_cases, correct_dicom, correct_nifti, is_case_source
+    from ctmar.correction_settings import CorrectionSettings
+    from ctmar.masks import is_nifti
+    from ctmar.methods import METHODS
+
+    if method is not None and method not in METHODS:
+        raise UsageError(f"there is no method {method!r}{nearest(method, METHODS)}.")
+    values = load_toml(config) if config else {}
+    metal = given(threshold_hu=metal_threshold, grow_hu=metal_grow, smallest_mm3=min_volume, dilation_mm=dilation) | (
+        {"exclude": False} if keep_all else {}
+    )
+    flags = {"seg": seg, "difference": difference, "preview": preview, "report": report, "strict": strict}
+    settings = settings_from(
+        CorrectionSettings,
+        {**values, "metal": {**values.get("metal", {}), **metal}},
+        overrides=given(method=method, strength=strength, mask=mask)
+        | {name: True for name, on in {**flags, "overwrite": overwrite}.items() if on}
+        | {"device": device},
+        origin=str(config) if config else "correct",
+    )
+    check_device(settings.device)
+    keep_source(source, out)
+    if is_case_source(source):
+        if series or all_ or seg or difference or preview or report:
+            raise UsageError(
+                "--seg, --difference, --preview, --report, --series and --all are for DICOM series, not for case files."
+            )
+        correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
+    elif is_nifti(source):
+        if series or all_:
+            raise UsageError("--series and --all are for DICOM series, not for NIfTI volumes.")
+        correct_nifti(source, out, settings, model, as_json=json_, dry_run=dry_run)
+    else:
+        correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)

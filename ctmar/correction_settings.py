@@ -1,0 +1,54 @@
+"""What `ctmar correct` is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ctmar.detection import DetectionSettings
+from ctmar.methods import DEFAULT_METHOD, METHODS
+
+
+@dataclass(frozen=True)
+class CorrectionSettings:
+    """How a series, a volume or a case file is corrected.
+
+    Parameters
+    ----------
+    method
+        One of `ctmar.methods.METHODS`.
+    strength
+        Share of the correction that is taken, 0 to 1; None leaves it to the preset.
+    metal
+        How metal is found, unless there is a mask.
+    mask
+        A file of the user's in place of what would be found, or FILE:NAME for a segment or ROI of it, see
+        `ctmar.dicom.given_masks.given_metal`.
+    seg, difference, preview, report
+        Write also: the metal as DICOM SEG; the series of the changes; secondary captures for a quick look;
+        report.html.
+    strict
+        Stop at the first slice that cannot be read or fails its checks, instead of leaving it out or as it was.
+    device
+        "auto", "cpu" or "cuda".
+    overwrite
+        Replace an output that exists.
+    """
+
+    method: str = DEFAULT_METHOD
+    strength: float | None = None
+    metal: DetectionSettings = field(default_factory=DetectionSettings)
+    mask: Path | None = None
+    seg: bool = False
+    difference: bool = False
+    preview: bool = False
+    report: bool = False
+    strict: bool = False
+    device: str = "auto"
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.method not in METHODS:
+            raise ValueError(f"there is no method {self.method!r}: expected one of {', '.join(METHODS)}")
+        if self.strength is not None and not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must lie in 0..1, not {self.strength:g}")

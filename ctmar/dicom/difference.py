@@ -1,0 +1,62 @@
+"""What a correction changed, as a derived CT series of its own."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+
+from ctmar.dicom.derived import SERIES_NUMBER_OFFSET, code, new_uid, reference
+from ctmar.dicom.pixels import Slice
+from ctmar.dicom.source import optional_number, quiet_pydicom
+
+DIFFERENCE_NUMBER_OFFSET = SERIES_NUMBER_OFFSET + 200
+
+_WIDTH_HU = 400
+_OF_SOURCE_PIXELS = ("PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenterWidthExplanation", "VOILUTSequence")
+
+
+def difference_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dataset, *, series_uid: str) -> Dataset:
+    """Corrected minus source in HU, in signed 16-bit words of 1 HU; 0 where nothing changed and in the padding.
+
+    Parameters
+    ----------
+    source
+        The slice as it was.
+    corrected_hu : float32 (rows, cols)
+    derived
+        The derived image of it, see `ctmar.dicom.derived.derive`.
+    series_uid
+        Of the series of differences.
+
+    Returns
+    -------
+    Dataset
+        For `ctmar.dicom.derived.write_dataset`.
+    """
+    change = np.where(source.padding, 0, corrected_hu - source.image_hu)
+    with quiet_pydicom():
+        image = copy.deepcopy(derived)
+        image.SOPInstanceUID = new_uid()
+        image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
+        image.SeriesInstanceUID = series_uid
+        image.SeriesNumber = int(optional_number(source.dataset, "SeriesNumber") or 0) + DIFFERENCE_NUMBER_OFFSET
+        image.SeriesDescription = "Difference: corrected - source (ctmar)"
+        image.DerivationDescription = f"Corrected minus source, HU. {derived.DerivationDescription}"[:1024]
+        image.DerivationCodeSequence = [
+            *derived.DerivationCodeSequence, code("113062", "DCM", "Pixel by pixel subtraction")
+        ]  # fmt: skip
+        image.SourceImageSequence = [
+            *derived.SourceImageSequence, reference(derived.SOPClassUID, derived.SOPInstanceUID, "121322")
+        ]  # fmt: skip
+        for keyword in _OF_SOURCE_PIXELS:
+            if keyword in image:
+                delattr(image, keyword)
+        image.RescaleSlope, image.RescaleIntercept, image.RescaleType = 1, 0, "HU"
+        image.WindowCenter, image.WindowWidth = 0, _WIDTH_HU
+        image.BitsAllocated = image.BitsStored = 16
+        image.HighBit, image.PixelRepresentation = 15, 1
+        image.add_new("PixelData", "OW", np.clip(np.rint(change), -32768, 32767).astype("<i2").tobytes())
+    return image

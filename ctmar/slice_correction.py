@@ -1,0 +1,113 @@
+"""Slices with metal, corrected and checked: the arithmetic of `ctmar correct` without any files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctmar.checks import Checked, check
+from ctmar.correction_settings import CorrectionSettings
+from ctmar.methods import Correction, Restorer
+from ctmar.replacement import insert_metal
+from ctmar.square_grid import SquareGrid, reprojection_geometry, square_grid
+from data_sim.projection import Projector
+from data_sim.units import MU_WATER_PER_MM
+
+
+class Image(Protocol):
+    """An axial image, wherever it comes from."""
+
+    @property
+    def image_hu(self) -> NDArray[np.float32]:
+        """Hounsfield units (rows, cols); air in the padding."""
+        ...
+
+    @property
+    def padding(self) -> NDArray[np.bool_]:
+        """Pixels that hold no measurement (rows, cols)."""
+        ...
+
+    @property
+    def pixel_mm(self) -> tuple[float, float]:
+        """Distance between rows and between columns."""
+        ...
+
+
+@dataclass(frozen=True)
+class SliceOutcome:
+    """What the correction of one slice came to.
+
+    Attributes
+    ----------
+    image_hu
+        The corrected image, or None where the slice is to stay as it was.
+    strength
+        Share of the correction that was taken.
+    checked
+        Measures of the change, warnings, and the reason why the slice stays as it was, if it does.
+    """
+
+    image_hu: NDArray[np.float32] | None
+    strength: float
+    checked: Checked
+
+
+def grid_of(image: Image) -> SquareGrid:
+    """The square grid that an image is corrected on.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where its pixels are absurd.
+    """
+    rows, cols = image.image_hu.shape
+    return square_grid((rows, cols), image.pixel_mm)
+
+
+def correct_slices(
+    images: Sequence[Image],
+    masks: Sequence[NDArray[np.bool_]],
+    settings: CorrectionSettings,
+    *,
+    restorer: Restorer | None = None,
+) -> list[SliceOutcome]:
+    """Correct slices of one grid together.
+
+    Parameters
+    ----------
+    images
+        All of one shape and pixel size.
+    masks : bool (rows, cols)
+        Their metal.
+    settings
+        Method, strength, device.
+    restorer
+        The network, for the methods that need one.
+
+    Returns
+    -------
+    One outcome a slice, in their order.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where the images are wider than any gantry.
+    """
+    square = grid_of(images[0])
+    before = np.stack([square.onto(image.image_hu) for image in images])
+    metal = np.stack([square.mask_onto(mask) for mask in masks])
+    projector = Projector(reprojection_geometry(square.grid), square.grid, device=settings.device)
+    correction = Correction.of_image(before, metal, projector, mu_water_per_mm=MU_WATER_PER_MM, restorer=restorer)
+    after = correction.image(settings.method)
+    strength = 1.0 if settings.strength is None else settings.strength
+    outcomes = []
+    for image, mask, old, new in zip(images, masks, before, after, strict=True):
+        change = square.back(new - old) * np.float32(strength)
+        corrected = insert_metal(image.image_hu + change, image.image_hu, mask | image.padding)
+        checked = check(image, corrected, mask)
+        outcomes.append(SliceOutcome(None if checked.failure else corrected, strength, checked))
+    return outcomes
