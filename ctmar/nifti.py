@@ -8,6 +8,7 @@ to anterior and upwards, RAS.)
 from __future__ import annotations
 
 import gzip
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,9 @@ from ctmar.nifti_header import SHEAR, oddities_of_axes, require_one_volume, requ
 from data_sim.units import HU_AIR
 
 __all__ = ["NiftiSlice", "NiftiVolume", "affine_of", "open_volume", "write_series_volume", "write_volume"]
+
+_reading = threading.Lock()
+"""Held while a volume is inflated, so that threads which ask for slices of it do not all do that."""
 
 _MM = {"meter": 1000.0, "micron": 0.001}
 
@@ -271,9 +275,10 @@ def write_series_volume(
 
 def _voxels(source: Any) -> NDArray[Any]:
     """All stored voxels: a map of the file, or, where it is compressed, an array; the image keeps it."""
-    if "voxels" not in source.extra:
-        source.extra["voxels"] = source.dataobj.get_unscaled()
-    return source.extra["voxels"]
+    with _reading:
+        if "voxels" not in source.extra:
+            source.extra["voxels"] = source.dataobj.get_unscaled()
+        return source.extra["voxels"]
 
 
 def _save(path: Path, image: Any) -> None:

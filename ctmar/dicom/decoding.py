@@ -91,7 +91,7 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
         dataset.file_meta.TransferSyntaxUID = syntax
     if pixels.shape != shape:
         raise UnsupportedInputError(f"{name}: decodes to {pixels.shape} pixels, its header says {shape}.")
-    return _within_bits(np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("=")), dataset)
+    return _within_bits(np.ascontiguousarray(pixels, dtype=pixels.dtype.newbyteorder("=")), dataset, name)
 
 
 def declared_padding(dataset: Dataset) -> tuple[int, int] | None:
@@ -142,19 +142,30 @@ def _require_integers(dataset: Dataset, name: str) -> None:
         raise UnsupportedInputError(f"{name}: pixels with {what} are not supported; convert them to 16-bit integers.")
 
 
-def _within_bits(pixels: NDArray[np.integer], dataset: Dataset) -> NDArray[np.integer]:
+def _within_bits(pixels: NDArray[np.integer], dataset: Dataset, name: str) -> NDArray[np.integer]:
     """Values of Bits Stored bits, with their sign; declared padding stays as it is, to be written back the same."""
     bits, width = int(dataset.BitsStored), 8 * pixels.dtype.itemsize
     if bits >= width:
         return pixels
-    low_bits = int(dataset.get("HighBit", bits - 1)) + 1 - bits
-    if 0 < low_bits <= width - bits and not (pixels & ((1 << low_bits) - 1)).any():
-        pixels = pixels >> low_bits
+    below = int(dataset.get("HighBit", bits - 1)) + 1 - bits
+    if 0 < below <= width - bits:
+        pixels = _from_upper_bits(pixels, bits, below, name)
     fitting = (pixels << (width - bits)) >> (width - bits)
     padding = declared_padding(dataset)
     if padding:
         return np.where((pixels >= padding[0]) & (pixels <= padding[1]), pixels, fitting)
     return fitting
+
+
+def _from_upper_bits(pixels: NDArray[np.integer], bits: int, below: int, name: str) -> NDArray[np.integer]:
+    """Values that High Bit places `below` bits higher than CT has them; writers that get it wrong are told by them."""
+    if not (pixels & ((1 << below) - 1)).any():
+        return pixels >> below
+    if pixels.min() < -(1 << (bits - 1)) or pixels.max() >= 1 << bits:
+        raise UnsupportedInputError(
+            f"{name}: its High Bit is not one below its Bits Stored, and the pixels fit neither; export it again."
+        )
+    return pixels
 
 
 def _transfer_syntax(dataset: FileDataset) -> UID:

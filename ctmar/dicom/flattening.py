@@ -5,11 +5,12 @@ PS3.3 section A.38 (Enhanced CT), A.70 (Legacy Converted Enhanced CT), A.3 (CT I
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import CTImageStorage
 
@@ -57,8 +58,8 @@ _BODY_PARTS = {
 _DATE_TIME = re.compile(r"(\d{8})(\d{2,6}(?:\.\d{1,6})?)?")
 
 
-def classic_image(enhanced: FileDataset, frame: int) -> FileDataset:
-    """One frame as a CT Image Storage data set, without its pixels.
+def classic_image(enhanced: FileDataset, frame: int) -> tuple[FileDataset, Dataset]:
+    """One frame as a CT Image Storage data set, without its pixels; and what had no place in that.
 
     Attributes of the shared and of the frame's functional groups come to the top (the frame's win); those that only
     enhanced objects have are left out, or turned into what a classic image has instead.  The SOP instance UID stays
@@ -71,12 +72,17 @@ def classic_image(enhanced: FileDataset, frame: int) -> FileDataset:
     frame
         From 0.
 
+    Returns
+    -------
+    classic, detail
+        The image, and those attributes of the functional groups that only enhanced objects have.
+
     Raises
     ------
     One of `ctmar.dicom.source.PARSE_ERRORS`
         Where the functional groups are malformed.
     """
-    classic = FileDataset("", Dataset(), file_meta=FileMetaDataset(enhanced.file_meta))
+    classic = FileDataset("", Dataset(), file_meta=copy.deepcopy(enhanced.file_meta))
     implicit, little_endian = enhanced.original_encoding
     classic.set_original_encoding(implicit, little_endian, enhanced.original_character_set)
     _take(classic, enhanced)
@@ -89,21 +95,11 @@ def classic_image(enhanced: FileDataset, frame: int) -> FileDataset:
             for item in items[tag].value[:1]:
                 _take(classic, item)
                 detail.update({t: item[t] for t in item.keys() if t in _DROPPED})  # noqa: SIM118
-    classic.SOPClassUID = CTImageStorage
+    _set(classic, "SOPClassUID", CTImageStorage)
     _say_classically(classic, detail)
     offset = optional_number(enhanced, "ConcatenationFrameOffsetNumber") or 0
-    classic.InstanceNumber = int(offset) + frame + 1
-    return classic
-
-
-def frame_detail(enhanced: Dataset, frame: int, keyword: str) -> object:
-    """An attribute of a functional group of a frame, of whatever group it is in; None where it is absent."""
-    groups = [enhanced.PerFrameFunctionalGroupsSequence[frame], *enhanced.get("SharedFunctionalGroupsSequence", [])]
-    for tag, items in _functional_groups(groups):
-        for item in items[tag].value[:1]:
-            if keyword in item:
-                return item.get(keyword)
-    return None
+    _set(classic, "InstanceNumber", int(offset) + frame + 1)
+    return classic, detail
 
 
 def _functional_groups(groups: list[Dataset]) -> Iterator[tuple[BaseTag, Dataset]]:
@@ -119,6 +115,12 @@ def _take(classic: Dataset, source: Dataset) -> None:
             classic[tag] = source.get_item(tag)
 
 
+def _set(classic: Dataset, keyword: str, value: object) -> None:
+    """Put a new element in: an old one may be that of the enhanced object, or of another frame."""
+    tag = Tag(keyword)
+    classic.add_new(tag, dictionary_VR(tag), value)
+
+
 def _say_classically(classic: Dataset, detail: Dataset) -> None:
     """Set what a classic image says in another way than the functional groups do."""
     frame_type = [str(value).strip() for value in detail.get("FrameType") or classic.get("ImageType") or []]
@@ -126,23 +128,23 @@ def _say_classically(classic: Dataset, detail: Dataset) -> None:
         pixels = "ORIGINAL" if frame_type[0] == "ORIGINAL" else "DERIVED"
         kind = "LOCALIZER" if "LOCALIZER" in frame_type else "AXIAL"
         further = [value for value in frame_type[3:] if value and value != "NONE"]
-        classic.ImageType = [pixels, frame_type[1], kind, *further]
+        _set(classic, "ImageType", [pixels, frame_type[1], kind, *further])
     for precise, whole in _IN_OTHER_UNITS.items():
         number = optional_number(detail, precise)
         if number is not None and whole not in classic:
-            setattr(classic, whole, round(number))
+            _set(classic, whole, round(number))
     if detail.get("FrameAcquisitionDateTime"):
-        classic.AcquisitionDateTime = detail.FrameAcquisitionDateTime
+        _set(classic, "AcquisitionDateTime", str(detail.FrameAcquisitionDateTime))
     moment = _DATE_TIME.match(str(classic.get("AcquisitionDateTime") or ""))
     if moment:
-        classic.AcquisitionDate = moment[1]
+        _set(classic, "AcquisitionDate", moment[1])
         if moment[2]:
-            classic.AcquisitionTime = moment[2]
+            _set(classic, "AcquisitionTime", moment[2])
     if detail.get("FrameAcquisitionNumber") is not None:
-        classic.AcquisitionNumber = detail.FrameAcquisitionNumber
+        _set(classic, "AcquisitionNumber", detail.FrameAcquisitionNumber)
     if detail.get("FrameComments"):
-        classic.ImageComments = detail.FrameComments
+        _set(classic, "ImageComments", detail.FrameComments)
     if not classic.get("BodyPartExamined"):
         codes = [str(code.get("CodeValue")) for code in classic.get("AnatomicRegionSequence") or []]
         for part in [_BODY_PARTS[code] for code in codes if code in _BODY_PARTS][:1]:
-            classic.BodyPartExamined = part
+            _set(classic, "BodyPartExamined", part)

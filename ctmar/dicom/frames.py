@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import BinaryIO
 
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import (
     UID,
@@ -17,7 +17,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
 )
 
-from ctmar.dicom.flattening import classic_image, frame_detail
+from ctmar.dicom.flattening import classic_image
 from ctmar.dicom.source import SourceFile, read_dataset
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
@@ -69,13 +69,9 @@ class MultiFrame:
         """Length of a frame that is not compressed."""
         return int(self.dataset.Rows) * int(self.dataset.Columns) * int(self.dataset.BitsAllocated) // 8
 
-    def header(self, frame: int) -> FileDataset:
-        """A frame as a classic image without pixels; see `classic_image`."""
+    def header(self, frame: int) -> tuple[FileDataset, Dataset]:
+        """A frame as a classic image without pixels, and what had no place in that; see `classic_image`."""
         return classic_image(self.dataset, frame)
-
-    def detail(self, frame: int, keyword: str) -> object:
-        """An attribute of a functional group of a frame, or None."""
-        return frame_detail(self.dataset, frame, keyword)
 
     def image(self, frame: int, stream: BinaryIO) -> FileDataset:
         """A frame as a classic image with its own pixels, in the transfer syntax of the object.
@@ -85,7 +81,7 @@ class MultiFrame:
         One of `ctmar.dicom.source.PARSE_ERRORS`
             Where the frame is missing or its offsets are malformed.
         """
-        classic = self.header(frame)
+        classic, _ = self.header(frame)
         stream = stream if self.held is None else io.BytesIO(self.held)
         if self.length is None:
             stream.seek(self.start)
@@ -157,15 +153,15 @@ def read_frame(file: SourceFile, frame: int) -> FileDataset:
         return found.image(frame, stream)
 
 
-def why_not_ct(found: MultiFrame, frame: int) -> str | None:
-    """Why a frame is none of CT values (a phrase without a stop), or None where it is."""
-    values = [str(v).strip() for v in _listed(found.detail(frame, "FrameType") or found.dataset.get("ImageType"))]
+def why_not_ct(classic: Dataset, detail: Dataset) -> str | None:
+    """Why a frame is none of CT values (a phrase without a stop), or None where it is; see `MultiFrame.header`."""
+    values = [str(value).strip() for value in detail.get("FrameType") or classic.get("ImageType") or []]
     if "LOCALIZER" in values:
         return "a localizer (scout)"
     for value in values[2:]:
         if value in _NOT_CT_VALUES:
             return f"a map or projection ({value}), not a CT image"
-    technique = str(found.detail(frame, "VolumeBasedCalculationTechnique") or "").strip()
+    technique = str(detail.get("VolumeBasedCalculationTechnique") or "").strip()
     return f"a map or projection ({technique}), not a CT image" if technique in _PROJECTIONS else None
 
 
@@ -191,9 +187,3 @@ def _find_pixels(stream: BinaryIO, dataset: FileDataset) -> tuple[int, int]:
     if (group, element) != (0x7FE0, 0x0010):
         raise WrongFramesError("truncated, or without pixels")
     return stream.tell(), struct.unpack(f"{order}I", head[-4:])[0]
-
-
-def _listed(value: object) -> list[object]:
-    if value is None:
-        return []
-    return [value] if isinstance(value, str) or not hasattr(value, "__iter__") else list(value)

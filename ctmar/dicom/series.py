@@ -197,18 +197,16 @@ def _read_frames(file: SourceFile, found: MultiFrame) -> tuple[list[_Candidate],
     sop_class = str(sop_class_of(found.dataset))
     for frame in range(found.frames):
         try:
-            reason = why_not_ct(found, frame)
+            header, detail = found.header(frame)
+            reason = why_not_ct(header, detail)
             if reason:
                 raise NotUsableError(reason)
-            header = found.header(frame)
             image = slice_of_header(file, header, sop_class_uid=sop_class, frame=frame)
         except NotUsableError as error:
             reasons[str(error)].append(frame + 1)
             continue
-        stack, time, offset = (
-            str(found.detail(frame, keyword) or "")
-            for keyword in ("StackID", "TemporalPositionIndex", "TemporalPositionTimeOffset")
-        )
+        stack, time = str(detail.get("StackID") or ""), str(detail.get("TemporalPositionIndex") or "")
+        offset = str(header.get("TemporalPositionTimeOffset") or "")
         candidates.append(_candidate(image, header, stack, time or offset))
     return candidates, [Skipped(f"{file.name}, {_frames(n)}", reason) for reason, n in reasons.items()]
 

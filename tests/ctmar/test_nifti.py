@@ -256,6 +256,16 @@ class TestWrite:
         np.testing.assert_allclose(found, expected, atol=1e-4 if kind == "f4" else 0)
         assert (after.source.dataobj.slope, after.source.dataobj.inter) == (slope, inter)
 
+    def test_nifti_2_stays_nifti_2(self, tmp_path: Path) -> None:
+        data, affine = stored((2, 1, 0), (1, -1, 1))
+        nibabel.save(nibabel.Nifti2Image(np.ascontiguousarray(data), affine), tmp_path / "a.nii.gz")
+        volume = open_volume(tmp_path / "a.nii.gz")
+        np.testing.assert_array_equal(volume.read(2).image_hu, VOLUME[2])
+        write_volume(tmp_path / "b.nii.gz", [None] * 4, like=volume)
+        after = nibabel.load(tmp_path / "b.nii.gz")
+        assert isinstance(after, nibabel.Nifti2Image)
+        np.testing.assert_array_equal(np.asarray(after.dataobj), data)
+
     def test_clips_to_the_type(self, tmp_path: Path) -> None:
         volume = open_volume(supine(tmp_path / "a.nii"))
         image = VOLUME[0].astype(np.float32)

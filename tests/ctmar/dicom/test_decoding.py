@@ -99,6 +99,11 @@ class TestBits:
         ds = with_words(values, bits=12, signed=False, HighBit=15)
         np.testing.assert_array_equal(load(save(ds, tmp_path / "a.dcm")).stored, values)
 
+    def test_a_high_bit_that_fits_nothing(self, tmp_path: Path) -> None:
+        ds = with_words(np.arange(256).reshape(16, 16) * 256 + 7, bits=12, signed=False, HighBit=15)
+        with pytest.raises(UnsupportedInputError, match=r"a\.dcm: its High Bit .* fit neither"):
+            load(save(ds, tmp_path / "a.dcm"))
+
     def test_extended_hounsfield_units(self, tmp_path: Path) -> None:
         hu = np.linspace(-1024, 22_000, 256).reshape(16, 16).round()
         ds = ct_dataset(hu, signed=True, bits_stored=16)

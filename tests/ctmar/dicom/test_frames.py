@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import tracemalloc
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -245,6 +246,28 @@ class TestCost:
         read_slice(file)
         save(enhanced_ct_dataset(ramp_hu(3) + 100), path)
         np.testing.assert_array_equal(read_slice(file).image_hu, ramp_hu(1)[0] + 100)
+
+    def test_frames_share_nothing_that_changes(self, tmp_path: Path) -> None:
+        """Read by several threads at once, in any order, and kept; with every element of the object parsed before."""
+        volume = ramp_hu(24)
+        path = save(enhanced_ct_dataset(volume), tmp_path / "e.dcm")
+        files = only(path).slices
+        with path.open("rb") as stream:
+            found = frames.read_multi_frame(stream)
+            assert str(found.dataset)
+            before = found.dataset.to_json()
+            for index in (2, 0, 1):
+                image = found.image(index, stream)
+                image.file_meta.TransferSyntaxUID = "1.2.3"
+            assert found.dataset.to_json() == before
+            assert found.dataset.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+        with ThreadPoolExecutor(8) as pool:
+            images = list(pool.map(read_slice, [*files, *reversed(files)]))
+        for file, image in zip([*files, *reversed(files)], images, strict=True):
+            np.testing.assert_array_equal(image.image_hu, volume[file.frame])
+            assert image.dataset.InstanceNumber == file.frame + 1
+            assert image.dataset.ImagePositionPatient[2] == 2 * file.frame
+            assert image.dataset.AcquisitionTime.startswith(f"1011{12 + file.frame}")
 
 
 class TestParts:
