@@ -2,11 +2,11 @@
 
 A correction replaces the rays of the metal's trace, and where it guesses wrong it draws streaks of its own and loses
 edges of bone. In the change d that it makes to an image u the two can be told apart: where d removes a streak it is the
-negative of something in u; where it draws a new one, u holds nothing like it. In a band of spatial frequencies the share
-s of d that leaves the least energy in u + s d is s = -sum(u d) / sum(d d), the regression of u on d. It is computed
-here band by band in a window around every pixel, over soft tissue without edges: at bone, u and d are alike also where
-d takes away anatomy. What the change does at bone and edges is therefore taken in as far as the streaks that it removes
-from the soft tissue around are strong. Figures: docs/blending.md.
+negative of something in u; where it draws a new one, u holds nothing like it. In a band of spatial frequencies the
+share s of d that leaves the least energy in u + s d is s = -sum(u d) / sum(d d), the regression of u on d. It is
+computed here band by band in a window around every pixel, over soft tissue and air without edges: at bone, u and d are
+alike also where d takes away anatomy. What the change does at bone and edges is therefore taken in as far as the
+streaks that it removes from the soft tissue around are strong. Figures: docs/blending.md.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ STRONG_STREAKS_HU = 40.0
 """Removed streaks of this size (root mean square) let in half of the change at bone and edges: about the error that
 NMAR2 makes there in heads and spines with titanium, where it loses detail and there is nothing to gain."""
 
+OVERWHELMING_STREAKS_HU = 60.0
+"""Removed streaks far beyond this let the whole change in: a share of it would leave lines of both images."""
+
 _WINDOW_MM = 10.0
 """Standard deviation of the window, or twice the band's where that is more."""
 _LEAN = 1.15
@@ -40,7 +43,7 @@ _AIR_HU = -900.0
 _EDGE_HU_PER_MM, _EDGE_SMOOTH_MM = 20.0, 2.0
 """Edges: a steeper gradient than this after smoothing."""
 _BRIGHTEST_HU, _LARGEST_HU = 1500.0, 200.0
-"""Bounds of the image and of its bands, so that metal and dense bone do not rule the sums."""
+"""Bounds of the image and of its bands where the change is smaller: metal and dense bone must not rule the sums."""
 
 
 def blend(
@@ -121,8 +124,9 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
     removed = np.zeros_like(image)
     for sigma_mm in BANDS_MM:
         coarse_image, coarse_change = (ndimage.gaussian_filter(x, sigma_mm / pixel_mm) for x in (image, change))
-        seen = np.clip(image - coarse_image, -_LARGEST_HU, _LARGEST_HU)
         band = change - coarse_change
+        bound = np.maximum(np.abs(band), _LARGEST_HU)  # a change as large may be of a streak as large
+        seen = np.clip(image - coarse_image, -bound, bound)
         window_px = max(_WINDOW_MM, 2 * sigma_mm) / pixel_mm
         taken, energy, weight = (
             _window_mean(np.where(soft, x, np.float32(0)), window_px)
@@ -134,6 +138,7 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
         image, change = coarse_image, coarse_change
     softness = ndimage.gaussian_filter(soft.astype(np.float32), BANDS_MM[0] / pixel_mm)
     trust = softness + (1 - softness) * removed / (removed + STRONG_STREAKS_HU**2)
+    least = np.maximum(least, removed**2 / (removed**2 + np.float32(OVERWHELMING_STREAKS_HU**4)))
     weighted = [np.maximum(share * trust, least) * band for share, band in zip(shares, bands, strict=True)]
     return np.where(metal, np.float32(0), np.sum(weighted, axis=0) + change).astype(np.float32)
 

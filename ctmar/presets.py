@@ -15,7 +15,7 @@ from scipy import ndimage
 from ctmar.segmentation import METAL_THRESHOLD_HU, dilate, metal_mask
 
 CORE_THRESHOLD_HU = 3000.0
-"""Just below 3071 HU, where 12-bit scanners saturate: what metal reaches, and its halo and bone between metal do not."""
+"""Just below 3071 HU, where 12-bit scanners saturate: metal gets there, its halo and bone between metal do not."""
 
 
 @dataclass(frozen=True)
