@@ -43,8 +43,7 @@ def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, resto
     correction = correction_of(case, settings, restorer=restorer)
     image = case.images["uncorrected"]
     if correction.metal.any():
-        strength = np.float32(1 if settings.strength is None else settings.strength)
-        image = image + strength * (correction.image(settings.method)[0] - image)
+        image = image + np.float32(settings.strength) * (correction.image(settings.method)[0] - image)
     images = {**case.images, settings.method: image, "corrected": image}
     case = replace(case, images=images)
     write_case(out, case)
