@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ctmar.components import CONTRAST, DENSE, OUTSIDE
 from ctmar.config import settings_from
-from ctmar.detection import CONTRAST, DENSE, OUTSIDE, DetectionSettings, detect, detect_in_image, thicknesses_mm
+from ctmar.detection import DetectionSettings, detect, detect_in_image, thicknesses_mm
 from ctmar.errors import UsageError
 
 PIXEL_MM = 0.8
@@ -297,6 +298,17 @@ def test_memory_does_not_grow_with_the_slices():
 
     run(2)
     assert run(60) - run(10) < 50 * 4000
+
+
+def test_pixels_far_from_square():
+    """A bar of one column that is thick in mm, and no ridge in pixels that are ten times as wide as high."""
+    pixel_mm = (0.3, 3.0)
+    y, x = grid(pixel_mm)
+    image = np.where((np.abs(y) < 35) & (np.abs(x) < 100), 0.0, -1000.0)
+    image[(np.abs(y) < 5) & (np.abs(x) < 1)] = 3071
+    found([Slice(image, pixel_mm)])
+    image[(np.abs(y) < 5) & (np.abs(x) < 4)] = 3071
+    assert found([Slice(image, pixel_mm)]).slices == [0]
 
 
 def test_noise_without_end_is_bounded():
