@@ -15,9 +15,46 @@ from ctmar.errors import UsageError
 T = TypeVar("T")
 
 
+def _within(settings: object, limits: Mapping[str, tuple[float, float]]) -> None:
+    for name, (low, high) in limits.items():
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            raise ValueError(f"{name} must lie in {low}..{high}, not {value}")
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """How training patches are varied, anew in every epoch; input and target alike.
+
+    The default is the paper's: half of the patches turned by 90 degrees, nothing else.
+
+    Parameters
+    ----------
+    turns
+        ``none``; ``paper`` (0 or 90 degrees); ``all`` (0, 90, 180 or 270 degrees).
+    flips
+        Mirror half of the patches.
+    max_degrees
+        Rotate by up to this angle either way, interpolating.
+    max_scale
+        Enlarge or shrink by up to this share, 0.1 for 0.9 to 1.1, interpolating.
+    max_intensity
+        Multiply the attenuation by up to 1 plus or minus this share.
+    """
+
+    turns: Literal["none", "paper", "all"] = "paper"
+    flips: bool = False
+    max_degrees: float = 0.0
+    max_scale: float = 0.0
+    max_intensity: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within(self, {"max_degrees": (0, 45), "max_scale": (0, 0.5), "max_intensity": (0, 0.5)})
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How a network is trained (`ctmar train`).
+    """How a network is trained (`ctmar train`); every field is a line of its TOML file.
 
     The paper's own (Zhang & Yu 2018, section III): ``optimiser = "sgd"``, ``epochs = 2000``.
 
@@ -31,12 +68,24 @@ class TrainingSettings:
         Which images of the case files to learn from: ``raw`` (from the scanner's raw data), ``dicom``
         (from the stored image, projected again), or ``both``.
     epochs, batch_size
-        Passes over the training patches; patches a step.
+        Passes over the training patches; patches a step, those of all processes together.
     optimiser
-        ``adam``, or ``sgd`` with momentum 0.9; with both the learning rate rises briefly, then falls to 0
-        as a cosine.
+        ``adam``, or ``sgd`` with momentum 0.9.
     lr
-        Initial learning rate; by default `DEFAULT_LR` of the optimiser.
+        Highest learning rate; by default `DEFAULT_LR` of the optimiser.
+    schedule, warmup
+        After a rise over the share `warmup` of all steps the learning rate falls to 0 as a ``cosine``, or is
+        ``constant``.
+    loss, loss_weight
+        A name in `ctmar.learning.losses.LOSSES`; how much its second part counts, where it has one.
+    clip_norm
+        Gradients are scaled down to this norm; 0 leaves them.
+    ema
+        Decay of the moving average of the weights, e.g. 0.999: it is what is validated and kept. 0 for none.
+    precision
+        ``float32``, or mixed precision with ``bfloat16`` or ``float16`` (with scaled losses) for what tensor cores do.
+    patience
+        Stop after this many epochs without a lower validation loss; 0 goes through all.
     patch, patch_grid
         Side of the square patches and spacing of the corners they may have, pixels.
     patches
@@ -45,8 +94,22 @@ class TrainingSettings:
         Share of the patches that are those with the largest error, in equal parts for every channel.
     validation_fraction
         Share of the patients (and of the patches) held back to choose the best weights.
+    seed
+        What everything is drawn from.
     exclude_patients
         Patients that are not read at all, to be evaluated on later.
+    augmentation
+        A table of its own.
+    skip_damaged
+        Leave out case files that cannot be used, with a warning, instead of stopping.
+    memory_gb
+        Patches that take more are kept in a file beside the weights, and read from there by all processes.
+    checkpoint_steps
+        Besides after every epoch, a checkpoint is written after so many steps; 0 for never.
+    pictures, picture_epochs
+        How many validation patches are drawn (0 for none), every how many epochs.
+    tensorboard
+        Write TensorBoard logs, too.
     """
 
     arch: str = "cnn"
@@ -56,6 +119,14 @@ class TrainingSettings:
     batch_size: int = 16
     optimiser: Literal["adam", "sgd"] = "adam"
     lr: float | None = None
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup: float = 0.05
+    loss: Literal["mse", "l1", "charbonnier", "near-metal", "edge"] = "mse"
+    loss_weight: float = 4.0
+    clip_norm: float = 0.0
+    ema: float = 0.0
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    patience: int = 0
     patch: int = 64
     patch_grid: int = 8
     patches: int = 10_000
@@ -63,17 +134,28 @@ class TrainingSettings:
     validation_fraction: float = 0.2
     seed: int = 0
     exclude_patients: tuple[str, ...] = ()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    skip_damaged: bool = False
+    memory_gb: float = 4.0
+    checkpoint_steps: int = 5000
+    pictures: int = 6
+    picture_epochs: int = 1
+    tensorboard: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "patch", "patch_grid", "patches"):
+        for name in ("epochs", "batch_size", "patch", "patch_grid", "patches", "picture_epochs"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("loss_weight", "clip_norm", "patience", "memory_gb", "checkpoint_steps", "pictures"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
         if self.patch % self.patch_grid:
             raise ValueError(f"patch ({self.patch}) must be a multiple of patch_grid ({self.patch_grid})")
-        if not 0 <= self.hard_fraction <= 1:
-            raise ValueError(f"hard_fraction must lie in 0..1, not {self.hard_fraction}")
+        _within(self, {"hard_fraction": (0, 1), "warmup": (0, 1)})
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must lie between 0 and 1, not {self.validation_fraction}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema must be at least 0 and below 1, not {self.ema}")
         if self.seed < 0:
             raise ValueError(f"seed must not be negative, not {self.seed}")
         if not 0 < self.learning_rate < float("inf"):
@@ -81,12 +163,12 @@ class TrainingSettings:
 
     @property
     def learning_rate(self) -> float:
-        """The initial learning rate."""
+        """The highest learning rate."""
         return DEFAULT_LR[self.optimiser] if self.lr is None else self.lr
 
 
 DEFAULT_LR: Mapping[str, float] = types.MappingProxyType({"adam": 2e-3, "sgd": 0.02})
-"""Initial learning rate of each optimiser."""
+"""Highest learning rate of each optimiser, where none is given."""
 
 
 def load_toml(path: Path) -> dict[str, Any]:

@@ -62,10 +62,9 @@ def correct_dicom(
         if len(chosen) > 1:
             raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
     targets = [out] if len(chosen) == 1 else [out / f"series-{k:03d}" for k in range(1, len(chosen) + 1)]
-    for one in chosen:
-        for text in one.warnings:
-            warn(text)
     if dry_run:
+        for text in {text for one in chosen for text in one.warnings}:
+            warn(text)
         _dry_run(chosen, targets, settings, as_json=as_json)
         return
     restorer = _restorer(settings, model)

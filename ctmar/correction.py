@@ -78,7 +78,7 @@ def correct_series(
     with building(out, overwrite=settings.overwrite) as folder:
         metal, unreadable = metal_of(stack, series, settings, tell=tell)
         with_metal = [index for index in metal.slices if index not in unreadable]
-        output = SeriesOutput(folder, series, derived, settings, previewed=_spread(with_metal, _IN_PREVIEW))
+        output = SeriesOutput(folder, series, derived, settings, metal, previewed=_spread(with_metal, _IN_PREVIEW))
         previews = Previews(_spread(with_metal, _IN_REPORT if settings.report else 0))
         results = correct_stack(
             stack, metal.masks, (output, previews), settings, unreadable=unreadable, restorer=restorer, tell=tell

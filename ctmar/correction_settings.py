@@ -18,7 +18,9 @@ class CorrectionSettings:
     method
         One of `ctmar.methods.METHODS`.
     strength
-        Share of the correction that is taken, 0 to 1; None leaves it to the preset.
+        Share of the correction that is taken, 0 to 1.
+    adaptive
+        Take only the part of the correction that takes streaks away, see `ctmar.blending`; False takes all of it.
     metal
         How metal is found, unless there is a mask.
     mask
@@ -36,7 +38,8 @@ class CorrectionSettings:
     """
 
     method: str = DEFAULT_METHOD
-    strength: float | None = None
+    strength: float = 1.0
+    adaptive: bool = True
     metal: DetectionSettings = field(default_factory=DetectionSettings)
     mask: Path | None = None
     seg: bool = False
@@ -50,5 +53,5 @@ class CorrectionSettings:
     def __post_init__(self) -> None:
         if self.method not in METHODS:
             raise ValueError(f"there is no method {self.method!r}: expected one of {', '.join(METHODS)}")
-        if self.strength is not None and not 0 <= self.strength <= 1:
+        if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must lie in 0..1, not {self.strength:g}")

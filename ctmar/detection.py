@@ -12,8 +12,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ctmar.components import METAL_FROM_HU, Pieces, why_not_metal
 from ctmar.packed import PackedMasks
-from ctmar.regions import Regions, label_regions, linked, moved_out, regions_of, without_halo
+from ctmar.regions import label_regions, linked, moved_out, regions_of, without_halo
 
 EXTENDED_ABOVE_HU = 3200.0
 """12-bit scanners end at 3071 HU, at 3095 with another intercept."""
@@ -23,20 +24,6 @@ THRESHOLD_HU = 2500.0
 
 GROW_HU = 2000.0
 """Thin metal is as dark as this where it fills its pixels in part; bone that touches metal seldom is as bright."""
-
-METAL_FROM_HU = 3000.0
-"""What reaches this within the patient is never taken for bone or enamel; thick metal counts from here on."""
-
-OUTSIDE = "outside of the patient"
-CONTRAST = "dense contrast or cement: thicker than 5 mm, yet darker than metal of that size"
-DENSE = "dense bone or enamel: darker than metal, with bone around it"
-
-_DENSE_SHARE = 0.65
-"""0.75 and more around enamel and bone that were made brighter, at most 0.51 around wires below 3000 HU."""
-
-_DEEP_SHARE = 0.25
-_BRIGHT_SHARE = 0.1
-"""Noise lifts some pixels of contrast above the level of metal."""
 
 _FARTHEST_MM = 10.0
 _THICKEST_MM = 5.0
@@ -80,13 +67,14 @@ class DetectionSettings:
     dilation_mm
         By how much the outline is moved outwards within each slice.
     exclude
-        Leave out what is outside of the patient, dense contrast and dense bone; every one is listed.
+        Leave out what is outside of the patient, dense contrast and dense bone; every one is listed. With a threshold
+        below `THRESHOLD_HU`, which says that darker things are metal, only what is outside.
     """
 
     threshold_hu: float | None = None
     grow_hu: float | None = None
     smallest_mm3: float = 1.0
-    dilation_mm: float = 0.5
+    dilation_mm: float = 0.6
     exclude: bool = True
 
     def __post_init__(self) -> None:
@@ -208,7 +196,7 @@ def detect(
         if previous is not None:
             before, other, others = previous
             if _neighbours(other, image, along_normal_mm[index] - along_normal_mm[before]):
-                search.join(before, index, linked(others, labels))
+                search.pieces.join(before, index, linked(others, labels))
         previous = (index, image, labels)
     if seen != len(along_normal_mm):
         raise ValueError(f"{seen} images for {len(along_normal_mm)} positions")
@@ -254,39 +242,6 @@ def _neighbours(one: Image, other: Image, apart_mm: float) -> bool:
 
 
 @dataclass
-class _Piece:
-    """A component while it is put together."""
-
-    first: int
-    last: int
-    volume_mm3: float
-    peak_hu: float
-    brightest: int
-    row: int
-    col: int
-    pixels: int
-    deep: int
-    bright: NDArray[np.int64]
-    deep_bright: NDArray[np.int64]
-    ring: int
-    dense: int
-    inside: bool
-
-    def take(self, other: _Piece) -> None:
-        self.first, self.last = min(self.first, other.first), max(self.last, other.last)
-        self.volume_mm3 += other.volume_mm3
-        if other.peak_hu > self.peak_hu:
-            self.peak_hu, self.brightest, self.row, self.col = other.peak_hu, other.brightest, other.row, other.col
-        self.pixels += other.pixels
-        self.deep += other.deep
-        self.bright = self.bright + other.bright
-        self.deep_bright = self.deep_bright + other.deep_bright
-        self.ring += other.ring
-        self.dense += other.dense
-        self.inside |= other.inside
-
-
-@dataclass
 class _Search:
     """What is known while slices come in: their bright pixels, and the pieces those belong to."""
 
@@ -295,9 +250,7 @@ class _Search:
     grow_hu: float
     masks: PackedMasks = field(default_factory=PackedMasks)
     pixel_mm: dict[int, tuple[float, float]] = field(default_factory=dict)
-    first_region: dict[int, int] = field(default_factory=dict)
-    parents: list[int] = field(default_factory=list)
-    pieces: dict[int, _Piece] = field(default_factory=dict)
+    pieces: Pieces = field(default_factory=Pieces)
     largest_hu: float = -np.inf
 
     def add(self, index: int, image: Image) -> NDArray[np.int32] | None:
@@ -306,58 +259,18 @@ class _Search:
         # the cheapest look at a slice comes first: nearly all hold nothing
         largest = float(np.nanmax(hu, initial=-np.inf))
         bright = (hu >= self.grow_hu) & ~image.padding if largest >= self.grow_hu else None
+        if bright is not None and bright.any():
+            self.largest_hu = max(self.largest_hu, float(hu[bright].max()))
+            bright = without_halo(hu, bright, image.pixel_mm, solid_hu=max(METAL_FROM_HU, self.grow_hu))
         if bright is None or not bright.any():
             self.masks.append(np.zeros(hu.shape, bool))
             return None
-        self.largest_hu = max(self.largest_hu, float(hu[bright].max()))
-        bright = without_halo(hu, bright, image.pixel_mm, solid_hu=max(METAL_FROM_HU, self.grow_hu))
         regions = regions_of(hu, bright, image.pixel_mm, sure_hu=METAL_FROM_HU)
         self.masks.append(bright)
         self.pixel_mm[index] = image.pixel_mm
-        self.first_region[index] = len(self.parents)
-        self._add_pieces(index, regions, hu, image.pixel_mm)
+        pixel_mm3 = image.pixel_mm[0] * image.pixel_mm[1] * float(self.thickness_mm[index])
+        self.pieces.add(index, regions, hu, pixel_mm3)
         return regions.labels
-
-    def _add_pieces(self, index: int, regions: Regions, hu: NDArray[np.float32], pixel_mm: tuple[float, float]) -> None:
-        rows, cols = np.nonzero(regions.labels)
-        # ascending values, so that the last one written for a region is its brightest
-        order = np.argsort(hu[rows, cols], kind="stable")
-        at = np.zeros((len(regions) + 1, 2), int)
-        at[regions.labels[rows[order], cols[order]]] = np.stack([rows[order], cols[order]], axis=1)
-        volume_mm3 = regions.pixels * (pixel_mm[0] * pixel_mm[1] * self.thickness_mm[index])
-        for k in range(len(regions)):
-            self.pieces[len(self.parents)] = _Piece(
-                first=index,
-                last=index,
-                volume_mm3=float(volume_mm3[k]),
-                peak_hu=float(regions.peak_hu[k]),
-                brightest=index,
-                row=int(at[k + 1, 0]),
-                col=int(at[k + 1, 1]),
-                pixels=int(regions.pixels[k]),
-                deep=int(regions.deep[k]),
-                bright=regions.bright[k],
-                deep_bright=regions.deep_bright[k],
-                ring=int(regions.ring[k]),
-                dense=int(regions.dense[k]),
-                inside=bool(regions.inside[k]),
-            )
-            self.parents.append(len(self.parents))
-
-    def join(self, before: int, index: int, pairs: NDArray[np.int64]) -> None:
-        """Join regions of slice `before` to those of slice `index`."""
-        for one, other in pairs:
-            a = self._root(self.first_region[before] + int(one) - 1)
-            b = self._root(self.first_region[index] + int(other) - 1)
-            if a != b:
-                self.parents[b] = a
-                self.pieces[a].take(self.pieces.pop(b))
-
-    def _root(self, region: int) -> int:
-        while self.parents[region] != region:
-            self.parents[region] = self.parents[self.parents[region]]
-            region = self.parents[region]
-        return region
 
     def result(self) -> Detection:
         """Choose among the pieces and make the masks."""
@@ -368,13 +281,15 @@ class _Search:
         kept: dict[int, Component] = {}
         left_out: list[Component] = []
         specks = 0
-        for root, piece in self.pieces.items():
+        for root, piece in self.pieces.by_root.items():
             if piece.peak_hu < threshold_hu:
                 continue
             if piece.volume_mm3 < self.settings.smallest_mm3:
                 specks += 1
                 continue
-            reason = why_not_metal(piece, extended=extended) if self.settings.exclude else ""
+            reason = ""
+            if self.settings.exclude:
+                reason = why_not_metal(piece, extended=extended, by_brightness=threshold_hu >= THRESHOLD_HU)
             component = Component(
                 slices=(piece.first, piece.last),
                 volume_mm3=round(piece.volume_mm3, 2),
@@ -402,24 +317,8 @@ class _Search:
 
     def _finish_masks(self, kept: dict[int, Component]) -> None:
         """Bright pixels to metal: those of the pieces kept, dilated."""
-        for index, first in self.first_region.items():
+        for index, first in self.pieces.first_region.items():
             labels = label_regions(self.masks[index])
             count = int(labels.max(initial=0))
-            chosen = np.array([False] + [self._root(first + k) in kept for k in range(count)])
+            chosen = np.array([False] + [self.pieces.root(first + k) in kept for k in range(count)])
             self.masks.replace(index, moved_out(chosen[labels], self.settings.dilation_mm, self.pixel_mm[index]))
-
-
-def why_not_metal(piece: _Piece, *, extended: bool) -> str:
-    """The rule by which a component is left out, "" where it is metal.
-
-    Within the patient only what stays darker than metal can be left out: metal that is thick enough to be seen without
-    its blurred edge ends 12-bit data, and thinner metal has soft tissue around it where enamel has a tooth.
-    """
-    if not piece.inside:
-        return OUTSIDE
-    few_deep = piece.deep_bright[int(extended)] < _DEEP_SHARE * piece.deep
-    if few_deep and piece.bright[int(extended)] < _BRIGHT_SHARE * piece.pixels:
-        return CONTRAST
-    if piece.peak_hu < METAL_FROM_HU and piece.ring and piece.dense >= _DENSE_SHARE * piece.ring:
-        return DENSE
-    return ""

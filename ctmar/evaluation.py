@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ctmar.challenge import challenge_metrics, regions
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.methods import METHODS, Correction, Restorer
@@ -49,7 +50,9 @@ def evaluate(
     Returns
     -------
     rows
-        For each case, path and method: case, path, method, rmse_hu, rmse_body_hu, ssim, streak_hu, bone_dice.
+        For each case, path and method: case, path, method, rmse_hu, rmse_body_hu, ssim, streak_hu, bone_dice, those of
+        `ctmar.challenge.challenge_metrics`, then what is known of the case: patient (a pseudonym), implant, material,
+        metal_mm2.
     skipped
         (name, reason) of files that could not be scored.
 
@@ -93,6 +96,32 @@ def without_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()} for row in rows]
 
 
+def images_of(
+    path: Path, *, methods: Sequence[str], kind: str = "raw", restorer: Restorer | None = None, device: str = "auto"
+) -> dict[str, np.ndarray]:
+    """Images of one case in HU, (rows, cols), as `evaluate` scores them, and its ``reference``.
+
+    Parameters
+    ----------
+    path
+        Case file.
+    methods
+        Their names; one that the case lacks and nothing here computes is left out.
+    kind
+        ``raw`` or ``dicom``.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where the case cannot be scored.
+    """
+    case = _checked(read_case(path))
+    reference_hu = case.images["reference"]
+    wanted = [m for m in METHODS if m in methods and (restorer is not None or not m.startswith("cnn"))]
+    stacks = _path_images([case], kind, wanted, restorer, Projector(case.geometry, case.grid, device=device))
+    return {"reference": reference_hu, **{name: stack[0] for name, stack in stacks.items() if name in methods}}
+
+
 def trained_on(source: Path, card: ModelCard) -> list[str]:
     """Patients of a database that a model has seen in training or in choosing its weights."""
     seen = {*card.data.get("patients_trained", ()), *card.data.get("patients_validated", ())}
@@ -127,31 +156,44 @@ def _batches(files: Sequence[Path], skipped: list[tuple[str, str]]) -> Iterator[
 def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device: str) -> list[dict[str, Any]]:
     first = next(iter(cases.values()))
     projector = Projector(first.geometry, first.grid, device=device)
-    metal = np.stack([np.asarray(case.mask_metal) for case in cases.values()])
-    reference_hu = np.stack([case.images["reference"] for case in cases.values()])
     methods = [m for m in METHODS if restorer is not None or not m.startswith("cnn")]
+    stacks = {path: _path_images(list(cases.values()), path, methods, restorer, projector) for path in PATHS}
     rows = []
-    for path in PATHS:
-        known = _known(cases.values(), path)
-        shared: dict[str, Any] = {"mu_water_per_mm": first.mu_water_per_mm, "restorer": restorer, "known": known}
-        if path == "raw":
-            sinograms = np.stack([case.sinogram_metal for case in cases.values()])
-            # of our kernel, whatever made the file's own: see ctmar.raw
-            uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), first.mu_water_per_mm)
-            correction = Correction(sinograms, uncorrected_hu, metal, projector, **shared)
-        else:
-            stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
-            correction = Correction.of_image(stored_hu, metal, projector, **shared)
-        images = {name: stack for name, stack in known.items() if name not in METHODS or path == "raw"}
-        images = {**correction.images(methods), **images, LIMIT: correction.replace_with_prior(reference_hu)}
-        for index, (name, case) in enumerate(cases.items()):
-            body = case.mask_body if case.mask_body is not None else body_mask(reference_hu[index])
-            for method, stack in images.items():
-                image_hu = stack[index]
-                scores = evaluate_image(image_hu, reference_hu[index], metal[index], body)
-                clinical = clinical_metrics(image_hu, reference_hu[index], metal[index], pixel_mm=case.grid.pixel_mm)
-                rows.append({"case": name, "path": path, "method": method, **scores, **clinical})
+    for index, (name, case) in enumerate(cases.items()):
+        reference_hu, metal, pixel_mm = case.images["reference"], np.asarray(case.mask_metal), case.grid.pixel_mm
+        body = case.mask_body if case.mask_body is not None else body_mask(reference_hu)
+        # of the raw data on both paths, so that methods are measured at the same places everywhere
+        where = regions(reference_hu, stacks["raw"]["uncorrected"][index], metal, body, pixel_mm=pixel_mm)
+        area_mm2 = round(float(np.count_nonzero(metal)) * pixel_mm**2, 2)
+        known = {"patient": case.patient, "implant": case.implant, "material": case.material, "metal_mm2": area_mm2}
+        for path in PATHS:
+            for method, stack in stacks[path].items():
+                images = (stack[index], reference_hu, metal)
+                scores = evaluate_image(*images, body) | clinical_metrics(*images, pixel_mm=pixel_mm)
+                scores |= challenge_metrics(*images, body, where)
+                rows.append({"case": name, "path": path, "method": method, **scores, **known})
     return rows
+
+
+def _path_images(
+    cases: Sequence[Case], path: str, methods: Sequence[str], restorer: Restorer | None, projector: Projector
+) -> dict[str, np.ndarray]:
+    """Stacks in HU by name: the methods, what the cases hold besides, and the limit."""
+    mu_water_per_mm = cases[0].mu_water_per_mm
+    metal = np.stack([np.asarray(case.mask_metal) for case in cases])
+    known = _known(cases, path)
+    shared: dict[str, Any] = {"mu_water_per_mm": mu_water_per_mm, "restorer": restorer, "known": known}
+    if path == "raw":
+        sinograms = np.stack([case.sinogram_metal for case in cases])
+        # of our kernel, whatever made the file's own: see ctmar.raw
+        uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), mu_water_per_mm)
+        correction = Correction(sinograms, uncorrected_hu, metal, projector, **shared)
+    else:
+        stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
+        correction = Correction.of_image(stored_hu, metal, projector, **shared)
+    images = {name: stack for name, stack in known.items() if name not in METHODS or path == "raw"}
+    reference_hu = np.stack([case.images["reference"] for case in cases])
+    return {**correction.images(methods), **images, LIMIT: correction.replace_with_prior(reference_hu)}
 
 
 def _known(cases: Any, path: str) -> dict[str, np.ndarray]:

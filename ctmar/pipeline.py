@@ -209,7 +209,6 @@ def _result(index: int, image: Image, mask: Mask, outcome: SliceOutcome | None) 
         index + 1,
         CORRECTED if outcome.image_hu is not None else FAILED,
         metal_mm2=float(mask.sum() * rows_mm * cols_mm),
-        strength=outcome.strength,
         measures=outcome.checked.measures,
         warnings=outcome.checked.warnings,
         message=outcome.checked.failure,

@@ -221,8 +221,8 @@ def _box(mask: Mask, margin_mm: float, pixel_mm: tuple[float, float]) -> tuple[s
 def moved_out(mask: Mask, by_mm: float, pixel_mm: tuple[float, float]) -> Mask:
     """A mask (rows, cols) whose outline is moved outwards: pixels whose centre lies within `by_mm` of its edge.
 
-    The edge is that of its pixels, half a pixel from their centres, so that half a millimetre is one pixel at any
-    pixel size of up to a millimetre.
+    The edge is that of its pixels, half a pixel from their centres, so that 0.6 mm are one pixel at any
+    pixel size from 0.4 to 1.2 mm.
     """
     if by_mm <= 0 or not mask.any():
         return mask.copy()

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ctmar.learning.device import choose_device
 from ctmar.network_input import network_channels, network_output_hu
-from ctmar.training import choose_device
 from ctmar.weights import ModelCard, load_model
 from data_sim.units import MU_WATER_PER_MM
 

@@ -27,8 +27,6 @@ class SliceResult:
         SOP instance UIDs, "" where there is none.
     metal_mm2
         Area of the metal.
-    strength
-        Share of the correction that was taken.
     measures
         See `ctmar.checks.Checked`.
     """
@@ -38,7 +36,6 @@ class SliceResult:
     source_uid: str = ""
     derived_uid: str = ""
     metal_mm2: float = 0.0
-    strength: float = 0.0
     measures: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     message: str = ""

@@ -23,7 +23,10 @@ def metal_mask(
     pixel_mm: float = 1.0,
     dilation: int = 1,
 ) -> NDArray[np.bool_]:
-    """Metal by threshold on the uncorrected image, slice by slice.
+    """Metal by threshold alone on the uncorrected image, slice by slice.
+
+    For simulated images and for screening, where nothing but metal is as bright; `ctmar.detection` finds the metal of
+    patients.
 
     Parameters
     ----------

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ctmar.blending import blend
 from ctmar.checks import Checked, check
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.methods import Correction, Restorer
 from ctmar.replacement import insert_metal
 from ctmar.square_grid import SquareGrid, reprojection_geometry, square_grid
+from data_sim.kernels import thread_count
 from data_sim.projection import Projector
 from data_sim.units import MU_WATER_PER_MM
 
@@ -45,14 +49,11 @@ class SliceOutcome:
     ----------
     image_hu
         The corrected image, or None where the slice is to stay as it was.
-    strength
-        Share of the correction that was taken.
     checked
         Measures of the change, warnings, and the reason why the slice stays as it was, if it does.
     """
 
     image_hu: NDArray[np.float32] | None
-    strength: float
     checked: Checked
 
 
@@ -103,11 +104,27 @@ def correct_slices(
     projector = Projector(reprojection_geometry(square.grid), square.grid, device=settings.device)
     correction = Correction.of_image(before, metal, projector, mu_water_per_mm=MU_WATER_PER_MM, restorer=restorer)
     after = correction.image(settings.method)
-    strength = 1.0 if settings.strength is None else settings.strength
-    outcomes = []
-    for image, mask, old, new in zip(images, masks, before, after, strict=True):
-        change = square.back(new - old) * np.float32(strength)
-        corrected = insert_metal(image.image_hu + change, image.image_hu, mask | image.padding)
-        checked = check(image, corrected, mask)
-        outcomes.append(SliceOutcome(None if checked.failure else corrected, strength, checked))
-    return outcomes
+    finish = partial(_finish, square=square, settings=settings)
+    with ThreadPoolExecutor(thread_count(), thread_name_prefix="finish") as pool:
+        return list(pool.map(finish, images, masks, before, after, metal))
+
+
+def _finish(
+    image: Image,
+    mask: NDArray[np.bool_],
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    metal: NDArray[np.bool_],
+    *,
+    square: SquareGrid,
+    settings: CorrectionSettings,
+) -> SliceOutcome:
+    """One slice from its correction on the square grid to what is written, or the reason why nothing is."""
+    if not np.isfinite(after).all():
+        return SliceOutcome(None, check(image, np.full_like(image.image_hu, np.nan), mask))
+    blended = blend(
+        before, after, metal, pixel_mm=square.grid.pixel_mm, strength=settings.strength, adaptive=settings.adaptive
+    )
+    corrected = insert_metal(image.image_hu + square.back(blended - before), image.image_hu, mask | image.padding)
+    checked = check(image, corrected, mask)
+    return SliceOutcome(None if checked.failure else corrected, checked)

@@ -24,7 +24,14 @@ def correct(
         str | None, typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, cnn or cnn-mar [cnn-mar].")
     ] = None,
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
+    preset: Annotated[
+        str | None, typer.Option(help="auto, hip, spine, dental or head: what they set is in docs/blending.md [auto].")
+    ] = None,
     strength: Annotated[float | None, typer.Option(help="Share of the correction to take, 0 to 1 [1].")] = None,
+    adaptive: Annotated[
+        bool | None,
+        typer.Option("--adaptive/--whole", help="Take only what takes streaks away, or all of the correction."),
+    ] = None,
     metal_threshold: Annotated[
         float | None, typer.Option(help="HU from which on a pixel is metal.", rich_help_panel=_METAL)
     ] = None,
@@ -75,18 +82,22 @@ def correct(
     from ctmar.correction_settings import CorrectionSettings
     from ctmar.masks import is_nifti
     from ctmar.methods import METHODS
+    from ctmar.presets import PRESETS, with_preset
 
     if method is not None and method not in METHODS:
         raise UsageError(f"there is no method {method!r}{nearest(method, METHODS)}.")
     values = load_toml(config) if config else {}
+    preset = preset or values.pop("preset", "auto")
+    if preset not in PRESETS:
+        raise UsageError(f"there is no preset {preset!r}{nearest(preset, PRESETS)}.")
     metal = given(threshold_hu=metal_threshold, grow_hu=metal_grow, smallest_mm3=min_volume, dilation_mm=dilation) | (
         {"exclude": False} if keep_all else {}
     )
     flags = {"seg": seg, "difference": difference, "preview": preview, "report": report, "strict": strict}
     settings = settings_from(
         CorrectionSettings,
-        {**values, "metal": {**values.get("metal", {}), **metal}},
-        overrides=given(method=method, strength=strength, mask=mask)
+        with_preset({**values, "metal": {**values.get("metal", {}), **metal}}, preset),
+        overrides=given(method=method, strength=strength, adaptive=adaptive, mask=mask)
         | {name: True for name, on in {**flags, "overwrite": overwrite}.items() if on}
         | {"device": device},
         origin=str(config) if config else "correct",

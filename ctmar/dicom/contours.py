@@ -21,7 +21,7 @@ METAL_WORDS = (
 
 MOST_POINTS = 2_000_000
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
-_EDGES_AT_ONCE = 2**14
+_EDGES_AT_ONCE = 2**10
 
 
 def chosen_names(path: Path, names: dict[int, str], choice: str | None, kind: str) -> list[int]:

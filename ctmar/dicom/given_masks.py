@@ -78,7 +78,7 @@ def _nifti(path: Path, series: Series) -> tuple[PackedMasks, list[str]]:
     mask, affine = load_nifti(path)
     to_voxel = np.linalg.inv(affine)
     masks = PackedMasks()
-    unused = mask.copy()
+    used = [np.zeros(size, bool) for size in mask.shape]
     for one in series.slices:
         to_mask = to_voxel @ voxel_affine(one)
         across = int(np.argmax(np.abs(to_mask[:3, 2])))
@@ -94,8 +94,9 @@ def _nifti(path: Path, series: Series) -> tuple[PackedMasks, list[str]]:
         flat = np.take(mask, [plane], axis=across).transpose(axes)
         flat = flat[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]
         masks.append(flat[:, :, 0].T)
-        np.moveaxis(unused, across, 0)[plane] = False
-    if unused.any():
+        used[across][plane] = True
+    planes_with_metal = [mask.any(axis=tuple(other for other in range(3) if other != axis)) for axis in range(3)]
+    if any(bool((had & ~has).any()) for had, has in zip(planes_with_metal, used, strict=True) if has.any()):
         return masks, ["The mask also marks metal between or beyond the slices of the series; that is not used."]
     return masks, []
 

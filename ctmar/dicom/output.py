@@ -11,12 +11,14 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from ctmar.correction_settings import CorrectionSettings
+from ctmar.detection import Detection
 from ctmar.dicom.derived import NO_METAL, DerivedSeries, derive, new_uid, reference, write_dataset
 from ctmar.dicom.difference import difference_image
 from ctmar.dicom.pixels import Slice, read_slice
 from ctmar.dicom.preview import preview_image
 from ctmar.dicom.segment import metal_segmentation, require_highdicom
 from ctmar.dicom.series import Series
+from ctmar.packed import PackedMasks
 from ctmar.results import SliceResult
 from ctmar.slice_correction import SliceOutcome
 
@@ -53,6 +55,8 @@ class SeriesOutput:
         What the derived series is called and how it came to be.
     settings
         Which of the further series are wanted.
+    metal
+        Where the metal is.
     previewed
         Indices of slices that get a preview.
 
@@ -66,10 +70,10 @@ class SeriesOutput:
     source: Series
     series: DerivedSeries
     settings: CorrectionSettings
+    metal: Detection
     previewed: Collection[int] = ()
     uids: dict[int, str] = field(default_factory=dict)
     _headers: dict[int, Dataset] = field(default_factory=dict)
-    _masks: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
     _difference_uid: str = field(default_factory=new_uid)
     _preview_uid: str = field(default_factory=new_uid)
     _segmentation_uid: str = field(default_factory=new_uid)
@@ -85,7 +89,7 @@ class SeriesOutput:
         why = NO_METAL if outcome is None else f"Metal found, but {outcome.checked.failure}"
         derived = derive(image, corrected, series=self.series, why_carried=why)
         if corrected is not None and self.settings.seg:
-            self._segment(index, image, metal, derived)
+            self._segment(index, image, derived)
         write_dataset(derived, self.folder / _name(index))
         self.uids[index] = str(derived.SOPInstanceUID)
         if corrected is not None and self.settings.difference:
@@ -103,26 +107,28 @@ class SeriesOutput:
 
     def close(self) -> None:
         """Write what needs all slices."""
-        if not self._masks:
+        if not self._headers:
             return
-        indices = sorted(self._masks)
-        headers = [self._headers[index] for index in indices]
-        shapes = [(int(header.Rows), int(header.Columns)) for header in headers]
-        masks = [
-            np.unpackbits(self._masks[index], count=rows * cols).reshape(rows, cols).astype(bool)
-            for index, (rows, cols) in zip(indices, shapes, strict=True)
-        ]
-        segmentation = metal_segmentation(headers, np.stack(masks), version=self.series.version)
+        indices = sorted(self._headers)
+        segmentation = metal_segmentation(
+            [self._headers[index] for index in indices],
+            PackedMasks(self.metal.masks[index] for index in indices),
+            version=self.series.version,
+            sop_instance_uid=self._segmentation_uid,
+            detection=self.metal,
+            frame_numbers=[self._frame_number(index) for index in indices],
+        )
         write_dataset(segmentation, self.folder / "metal-segmentation.dcm")
 
-    def _segment(self, index: int, image: Slice, metal: NDArray[np.bool_], derived: Dataset) -> None:
-        """Keep the mask for `close`, and name it in the image that it was used for."""
-        multi_frame = image.file.frame is not None
-        self._headers[index] = _header(derived if multi_frame else image.dataset)
-        self._masks[index] = np.packbits(metal)
-        if not multi_frame:  # the mask of a multi-frame source lies on the derived images, which cannot name it
-            mask = reference(_SEGMENTATION_CLASS, self._segmentation_uid, "121321")
-            derived.SourceImageSequence = [*derived.SourceImageSequence, mask]
+    def _frame_number(self, index: int) -> int | None:
+        frame = self.source.slices[index].frame
+        return None if frame is None else frame + 1
+
+    def _segment(self, index: int, image: Slice, derived: Dataset) -> None:
+        """Keep for `close` what the segmentation needs, and name it in the image that it was used for."""
+        self._headers[index] = _header(image.dataset)
+        mask = reference(_SEGMENTATION_CLASS, self._segmentation_uid, "121321")
+        derived.SourceImageSequence = [*derived.SourceImageSequence, mask]
 
 
 def _name(index: int) -> str:

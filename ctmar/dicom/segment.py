@@ -139,30 +139,28 @@ def _segment(version: str, detection: Detection | None) -> Any:
     import highdicom
     from pydicom.sr.coding import Code
 
-    described = {
-        "segment_number": 1,
-        "segment_label": "Metal",
-        "segmented_property_category": Code("260787004", "SCT", "Physical object"),
-        "segmented_property_type": Code("19227008", "SCT", "Foreign body"),
-    }
-    if detection is not None and detection.settings is None:
-        return highdicom.seg.SegmentDescription(
-            **described, algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.MANUAL
-        )
-    parameters = None
+    kinds = highdicom.seg.SegmentAlgorithmTypeValues
+    manual = detection is not None and detection.settings is None
+    parameters: dict[str, str] = {}
     if detection is not None and detection.settings is not None:
         used = {**asdict(detection.settings), "threshold_hu": detection.threshold_hu, "grow_hu": detection.grow_hu}
-        parameters = {name: f"{float(value):g}" if name != "exclude" else str(value) for name, value in used.items()}
+        parameters = {
+            name: str(value) if value is True or value is False else f"{value:g}" for name, value in used.items()
+        }
+    identification = highdicom.AlgorithmIdentificationSequence(
+        name="ctmar metal segmentation",
+        # Context group 7162 has no threshold; specks are dropped and the rest is dilated.
+        family=Code("123104", "DCM", "Morphological Operations"),
+        version=version,
+        parameters=parameters or None,
+    )
     return highdicom.seg.SegmentDescription(
-        **described,
-        algorithm_type=highdicom.seg.SegmentAlgorithmTypeValues.AUTOMATIC,
-        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
-            name="ctmar metal segmentation",
-            # Context group 7162 has no threshold; specks are dropped and the rest is dilated.
-            family=Code("123104", "DCM", "Morphological Operations"),
-            version=version,
-            parameters=parameters,
-        ),
+        segment_number=1,
+        segment_label="Metal",
+        segmented_property_category=Code("260787004", "SCT", "Physical object"),
+        segmented_property_type=Code("19227008", "SCT", "Foreign body"),
+        algorithm_type=kinds.MANUAL if manual else kinds.AUTOMATIC,
+        algorithm_identification=None if manual else identification,
     )
 
 

@@ -85,9 +85,7 @@ class Orthanc:
         for study in self.json("/studies"):
             self._send("DELETE", f"/studies/{study}", headers={})
 
-    def _send(
-        self, method: str, path: str, *, headers: dict[str, str], data: bytes | None = None
-    ) -> tuple[bytes, str]:
+    def _send(self, method: str, path: str, *, headers: dict[str, str], data: bytes | None = None) -> tuple[bytes, str]:
         request = urllib.request.Request(
             f"http://127.0.0.1:{self.http_port}{path}", data=data, method=method, headers=headers
         )

@@ -14,9 +14,7 @@ import typer
 from ctmar.cli import app
 
 SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
-needs_shared_data = pytest.mark.skipif(
-    not SHARED_DATA.is_dir(), reason="needs the shared CT data beside the project"
-)
+needs_shared_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the shared CT data beside the project")
 
 NO_OUTPUT = {"all_", "dry_run", "json_", "overwrite"}
 """Flags of `ctmar correct` that add nothing to what is written."""

@@ -91,7 +91,10 @@ def test_the_segmentation_refers_to_images_that_the_server_has(
     (segmentation,) = [path for path in written if pydicom.dcmread(path).Modality == "SEG"]
     ds = pydicom.dcmread(segmentation)
     (series,) = ds.ReferencedSeriesSequence
-    there = {one[INSTANCE] for one in server.qido(f"studies/{ds.StudyInstanceUID}/series/{series.SeriesInstanceUID}/instances")}
+    there = {
+        one[INSTANCE]
+        for one in server.qido(f"studies/{ds.StudyInstanceUID}/series/{series.SeriesInstanceUID}/instances")
+    }
     assert {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence} <= there
 
 
@@ -110,7 +113,7 @@ def test_a_real_series(server: Orthanc, tmp_path: Path) -> None:
     check(server, chosen, written)
 
 
-def _few_views(geometry):  # noqa: ANN001, ANN202
+def _few_views(geometry):
     from dataclasses import replace
 
     return replace(geometry, views=90)

@@ -74,7 +74,7 @@ def run(monkeypatch, capsys):
 
 
 def check_refusal(result, code, *words):
-    """The exit code, and at the end one sentence, or one with a list, that holds the words; no traceback, no patient."""
+    """The exit code, and at the end a sentence, or one with a list, that holds the words; no traceback, no patient."""
     assert result.code == code, result.err
     lines = result.err.splitlines()
     (start,) = (k for k, line in enumerate(lines) if line.startswith("ctmar: "))
@@ -217,7 +217,10 @@ def test_overwrite_replaces_everything(run, tmp_path, source, case):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "stale.txt").write_text("old")
     assert run("correct", source, "--out", tmp_path / "out", *LI, "--overwrite").code == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [*(f"000{k}.dcm" for k in range(1, 5)), "report.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        *(f"000{k}.dcm" for k in range(1, 5)),
+        "report.json",
+    ]
     (tmp_path / "out.h5").write_text("old")
     assert run("correct", case, "--out", tmp_path / "out.h5", *LI, "--overwrite").code == 0
     assert h5py.is_hdf5(tmp_path / "out.h5")

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ctmar.config import DEFAULT_LR, TrainingSettings, load_toml, settings_from
+from ctmar.config import DEFAULT_LR, AugmentationSettings, TrainingSettings, load_toml, settings_from
 from ctmar.errors import UsageError
 
 
@@ -64,6 +64,13 @@ def test_nested_optional_and_fixed_tuples():
         (TrainingSettings, {"lr": -1}, "lr must be positive"),
         (TrainingSettings, {"seed": -1}, "seed"),
         (TrainingSettings, {"exclude_patients": "p1"}, "must be a list"),
+        (TrainingSettings, {"ema": 1.0}, "ema must be at least 0 and below 1"),
+        (TrainingSettings, {"warmup": 2.0}, "warmup must lie in 0..1"),
+        (TrainingSettings, {"patience": -1}, "patience must not be negative"),
+        (TrainingSettings, {"precision": "half"}, "one of float32, bfloat16, float16"),
+        (TrainingSettings, {"loss": "mae"}, "loss must be one of mse, l1"),
+        (TrainingSettings, {"augmentation": {"flip": True}}, "augmentation: there is no setting 'flip'; did you mean"),
+        (TrainingSettings, {"augmentation": {"max_degrees": 90.0}}, "max_degrees must lie in 0..45"),
         (Outer, {"pair": [1, 2, 3]}, "must hold 2 values"),
         (Outer, {"inner": {"kv": 3}}, "did you mean kvp"),
         (Outer, {"inner": 3}, "inner must be of type Inner"),
@@ -87,3 +94,11 @@ def test_a_broken_toml_file_is_a_usage_error(tmp_path, content):
 def test_a_missing_toml_file_is_a_usage_error(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         load_toml(tmp_path / "none.toml")
+
+
+def test_a_table_in_the_file_is_settings_of_its_own(tmp_path):
+    file = tmp_path / "training.toml"
+    file.write_text('ema = 0.999\n[augmentation]\nturns = "all"\nmax_degrees = 5\n')
+    settings = settings_from(TrainingSettings, load_toml(file))
+    assert settings.ema == 0.999
+    assert settings.augmentation == AugmentationSettings(turns="all", max_degrees=5.0)

@@ -17,7 +17,7 @@ from ctmar.database import (
     write_index,
 )
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.split import split_cases, split_patients
+from ctmar.learning.split import split_cases, split_patients
 from data_sim.geometry import FanArc, ImageGrid, Parallel
 from tests.ctmar.toy_database import MU_WATER, toy_case, write_toy_database
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ctmar.components import CONTRAST, DENSE, OUTSIDE
 from ctmar.config import settings_from
-from ctmar.detection import CONTRAST, DENSE, OUTSIDE, DetectionSettings, detect, detect_in_image, thicknesses_mm
+from ctmar.detection import DetectionSettings, detect, detect_in_image, thicknesses_mm
 from ctmar.errors import UsageError
 
 PIXEL_MM = 0.8
@@ -142,10 +143,17 @@ def test_dilation_is_in_mm():
         assert abs(cols.size * 0.5 - (square.any(axis=0).sum() * 0.5 + 2 * by_mm)) <= 1.0
 
 
-def test_half_a_millimetre_is_a_pixel():
-    dot = disc(-20, 10, 2)
-    mask = found([painted((dot, 3071))], DetectionSettings(dilation_mm=0.5)).masks[0]
-    np.testing.assert_array_equal(mask, ndimage.binary_dilation(dot))
+@pytest.mark.parametrize("pixel_mm", [0.45, 0.8, 1.2])
+def test_the_default_is_a_pixel_of_any_usual_size(pixel_mm):
+    square = (pixel_mm, pixel_mm)
+    y, x = grid(square)
+    dot = (np.abs(y + 20) <= 2) & (np.abs(x - 10) <= 2)
+    image = body(square)
+    image[dot] = 3071
+    mask = found([Slice(image, square)], DetectionSettings()).masks[0]
+    rows = np.flatnonzero(mask.any(axis=1))
+    assert rows.size == dot.any(axis=1).sum() + 2
+    assert not (ndimage.binary_dilation(dot) & ~mask).any()
 
 
 def test_specks_go_by_their_volume():
@@ -212,6 +220,14 @@ def test_dense_contrast_is_left_out(hu):
     assert found(noisy).slices == []
     kept = found([painted((disc(-10, 0, 20), hu))], DetectionSettings(exclude=False))
     assert kept.slices == [0]
+
+
+def test_a_lower_threshold_is_taken_at_its_word():
+    """An aluminium splint: thick, and no brighter than contrast."""
+    splint, rail = disc(-10, 0, 10), disc(76, 40, 2)
+    result = found([painted((splint, 2200), (rail, 2200))], DetectionSettings(threshold_hu=2000, dilation_mm=0))
+    np.testing.assert_array_equal(result.masks[0], splint)
+    assert [part.reason for part in result.left_out] == [OUTSIDE]
 
 
 def test_in_extended_data_thick_metal_is_told_from_brighter_contrast():
@@ -282,6 +298,17 @@ def test_memory_does_not_grow_with_the_slices():
 
     run(2)
     assert run(60) - run(10) < 50 * 4000
+
+
+def test_pixels_far_from_square():
+    """A bar of one column that is thick in mm, and no ridge in pixels that are ten times as wide as high."""
+    pixel_mm = (0.3, 3.0)
+    y, x = grid(pixel_mm)
+    image = np.where((np.abs(y) < 35) & (np.abs(x) < 100), 0.0, -1000.0)
+    image[(np.abs(y) < 5) & (np.abs(x) < 1)] = 3071
+    found([Slice(image, pixel_mm)])
+    image[(np.abs(y) < 5) & (np.abs(x) < 4)] = 3071
+    assert found([Slice(image, pixel_mm)]).slices == [0]
 
 
 def test_noise_without_end_is_bounded():

@@ -146,7 +146,7 @@ def test_nifti_on_another_grid(tmp_path, change, says):
 
 def test_nifti_of_another_size_or_none(tmp_path):
     path = save_nifti(tmp_path / "m.nii", np.ones(IMAGE, np.uint8), affine_of())
-    with pytest.raises(UsageError, match="7 x 5 x 3 voxels.*image 7 x 5 x 4"):
+    with pytest.raises(UsageError, match=r"7 x 5 x 3 voxels.*image 7 x 5 x 4"):
         read_nifti_mask(path, affine_of(), (7, 5, 4))
     with pytest.raises(UsageError, match="no such"):
         read_nifti_mask(tmp_path / "none.nii", affine_of(), IMAGE)

@@ -11,9 +11,11 @@ import numpy as np
 
 from ctmar.config import TrainingSettings
 from ctmar.database import read_info
-from ctmar.errors import NoUsableSeriesError
+from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 
 logger = logging.getLogger(__name__)
+
+_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,19 @@ def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
     NoUsableSeriesError
         Where fewer than two cases remain.
     UnsupportedInputError
-        Where a case cannot be read.
+        Where cases cannot be read and `settings.skip_damaged` does not leave them out.
     """
-    patient_of = {case: read_info(case).patient for case in cases}
+    patient_of: dict[Path, str] = {}
+    damaged: list[str] = []
+    for case in cases:
+        try:
+            patient_of[case] = read_info(case).patient
+        except UnsupportedInputError as error:
+            damaged.append(str(error))
+    if damaged and not settings.skip_damaged:
+        raise UnsupportedInputError(_what_is_damaged(damaged, len(cases)))
+    for text in damaged:
+        logger.warning("left out: %s", text)
     for patient in sorted(set(settings.exclude_patients) - set(patient_of.values())):
         logger.warning("exclude_patients names %r, of whom there is no case", patient)
     groups = {case: name for case, name in patient_of.items() if name not in settings.exclude_patients}
@@ -96,4 +108,12 @@ def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
         train_patients=tuple(sorted({patient_of[case] for case in train})),
         validation_patients=tuple(sorted({patient_of[case] for case in validation})),
         by=by,
+    )
+
+
+def _what_is_damaged(damaged: Sequence[str], count: int) -> str:
+    rest = f" and {len(damaged) - _MOST_NAMED} more" if len(damaged) > _MOST_NAMED else ""
+    return (
+        f"{len(damaged)} of {count} case files cannot be used: {'; '.join(damaged[:_MOST_NAMED])}{rest}."
+        " Simulate them again, or leave them out with --skip-damaged"
     )

@@ -1,0 +1,75 @@
+"""`ctmar evaluate`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ctmar.commands.flags import Device, Json, Overwrite, check_device, keep_source
+
+if TYPE_CHECKING:
+    from ctmar.restorer import NetworkRestorer
+
+
+def evaluate(
+    source: Annotated[Path, typer.Argument(help="Folder of case files with reference images.")],
+    out: Annotated[Path, typer.Option(help="Folder for metrics.csv, metrics.json and report.html.")],
+    model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
+    device: Device = "auto",
+    json_: Json = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Score every method on every case, on the raw-data and on the DICOM path.
+
+    Example: `ctmar evaluate db --out results`
+    """
+    from ctmar.console import note, print_json, print_metrics, progress_bar, warn
+    from ctmar.evaluation import evaluate as run
+    from ctmar.evaluation import trained_on, without_nan, write_results
+    from ctmar.files import building, refuse_existing
+    from ctmar.metrics import summarise
+    from ctmar.report import render_report
+    from ctmar.restorer import NetworkRestorer
+
+    check_device(device)
+    keep_source(source, out)
+    refuse_existing(out, overwrite=overwrite)
+    restorer = NetworkRestorer(model, device=device)
+    with building(out, overwrite=overwrite) as folder:
+        with progress_bar() as bar:
+            rows, skipped = run(
+                source, restorer=restorer, device=device, progress=lambda done, n: bar("evaluating", done, n)
+            )
+        warnings = [f"{name}: {reason}" for name, reason in skipped]
+        seen = trained_on(source, restorer.card)
+        if seen:
+            warnings.append(f"The model has seen {len(seen)} of these patients in training: its figures flatter it.")
+        write_results(rows, folder)
+        render_report(
+            folder / "report.html",
+            title="Evaluation",
+            results=rows,
+            slices=[],
+            settings={"cases": len({row["case"] for row in rows}), "model": restorer.card.name},
+            model_card=_card(restorer),
+            warnings=warnings,
+        )
+    for text in warnings:
+        warn(text)
+    if json_:
+        print_json(without_nan(rows))
+    else:
+        print_metrics(summarise(rows))
+        note(f"{out}: metrics.csv, metrics.json, report.html")
+
+
+def _card(restorer: NetworkRestorer) -> dict[str, Any]:
+    """The model card without its long lists."""
+    from dataclasses import asdict
+
+    card = asdict(restorer.card)
+    card["data"] = {k: len(v) if isinstance(v, list | tuple) else v for k, v in card["data"].items()}
+    card["metrics"] = {k: v for k, v in card["metrics"].items() if k != "curve"}
+    return card

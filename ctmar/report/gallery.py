@@ -1,0 +1,117 @@
+"""The worst cases of a method, as a sheet: a mean hides failures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ctmar.evaluation import images_of
+from ctmar.files import replacing
+from ctmar.methods import Restorer
+from ctmar.report.pictures import SOFT_TISSUE, Window, difference, windowed
+from ctmar.statistics import worst_cases
+
+WORST = 10
+
+_TILE_PX = 256
+_GAP_PX = 6
+_HEADER_PX = 22
+_LABEL_PX = 210
+_BACKGROUND, _TEXT = (20, 20, 20), (225, 225, 225)
+
+
+@dataclass(frozen=True, eq=False)
+class Failure:
+    """A case to show: what to write beside it, and its images in HU, (rows, cols), by what to write above them."""
+
+    label: str
+    images_hu: Mapping[str, NDArray[np.floating]]
+    reference_hu: NDArray[np.floating]
+
+
+def failure_gallery(
+    source: Path,
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    *,
+    method: str = "cnn-mar",
+    path: str = "raw",
+    metric: str = "rmse_body_hu",
+    count: int = WORST,
+    restorer: Restorer | None = None,
+    device: str = "auto",
+) -> list[str]:
+    """Write a PNG of the cases with the largest error of a method; returns their names, the worst first.
+
+    Columns: uncorrected, LI, the method, the reference, the method's error from -200 to 200 HU.
+
+    Parameters
+    ----------
+    source
+        Folder of case files, or one of them, as evaluated.
+    rows
+        As `ctmar.evaluation.evaluate` gave them.
+    out
+        Where the PNG goes.
+    method, path, metric, count
+        Which images, by what, and how many.
+    restorer, device
+        As for the evaluation.
+
+    Raises
+    ------
+    ValueError
+        Where no row is of that method and path.
+    """
+    worst = worst_cases(rows, method=method, path=path, metric=metric, count=count)
+    if not worst:
+        raise ValueError(f"no case was scored with the method {method!r} on the path {path!r}")
+    shown = list(dict.fromkeys(("uncorrected", "li", method)))
+    failures = []
+    for place, row in enumerate(worst, start=1):
+        file = source if source.is_file() else source / f"{row['case']}.h5"
+        images = images_of(file, methods=shown, kind=path, restorer=restorer, device=device)
+        reference_hu = images.pop("reference")
+        label = (
+            f"{place}.  {row['case']}\n{row.get('implant') or 'implant unknown'}\n{row.get('material') or ''}\n"
+            f"{row.get('metal_mm2', 0):.0f} mm² of metal\n{metric} {row[metric]:.1f}"
+        )
+        failures.append(Failure(label, {name: images[name] for name in shown}, reference_hu))
+    gallery_sheet(failures, out)
+    return [str(row["case"]) for row in worst]
+
+
+def gallery_sheet(failures: Sequence[Failure], path: Path, *, window: Window = SOFT_TISSUE) -> None:
+    """Write a PNG with a row for each case: its images, the reference, and the last image's error.
+
+    Raises
+    ------
+    ValueError
+        Where there is no case, or they do not have the same images.
+    """
+    if not failures or any(one.images_hu.keys() != failures[0].images_hu.keys() for one in failures):
+        raise ValueError("a gallery needs at least one case, and the same images of all")
+    titles = [*failures[0].images_hu, "reference", "error, -200 to 200 HU"]
+    width, height = _TILE_PX + _GAP_PX, _TILE_PX + _GAP_PX
+    size = (_LABEL_PX + len(titles) * width, _HEADER_PX + len(failures) * height)
+    sheet = Image.new("RGB", size, _BACKGROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
+    for column, title in enumerate(titles):
+        draw.text((_LABEL_PX + column * width + 2, 3), title, fill=_TEXT, font=font)
+    for number, one in enumerate(failures):
+        top = _HEADER_PX + number * height
+        draw.multiline_text((8, top + 6), one.label, fill=_TEXT, font=font, spacing=6)
+        images = [*one.images_hu.values(), one.reference_hu]
+        greys = [windowed(image, window) for image in images] + [difference(one.reference_hu, images[-2])]
+        for column, grey in enumerate(greys):
+            picture = Image.fromarray(grey)
+            picture.thumbnail((_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
+            sheet.paste(picture, (_LABEL_PX + column * width, top))
+    with replacing(path) as partial:
+        sheet.save(partial, "PNG", optimize=True)

@@ -1,0 +1,57 @@
+import pytest
+
+from ctmar.report.tables import table_of_cases, table_of_channels, table_of_means
+from ctmar.statistics import group_means
+
+
+def row(case, method, rmse, ssim, path="raw"):
+    return {"case": case, "path": path, "method": method, "rmse_hu": rmse, "ssim": ssim, "patient": case}
+
+
+ROWS = [
+    row("case-1", "limit", 6.04, 0.99),
+    row("case-1", "cnn-mar", 29.14, 0.943),
+    row("case-1", "uncorrected", 155.0, 0.5652),
+    row("case-1", "theirs", 30.0, 0.9),
+    row("case-2", "uncorrected", 71.5, float("nan")),
+    row("case-1", "uncorrected", 99.0, 0.1, path="dicom"),
+]
+
+
+def test_cases_by_methods_in_the_papers_order():
+    assert table_of_cases(ROWS, "rmse_hu", path="raw") == (
+        "| case | Uncorrected | CNN-MAR | theirs | limit |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n"
+        "| case-1 | 155.0 | 29.1 | 30.0 | 6.0 |\n"
+        "| case-2 | 71.5 | – | – | – |\n"
+    )
+    chosen = table_of_cases(ROWS, "ssim", path="raw", cases={"case-2": "shoulder", "case-1": "hips"}, digits=3)
+    assert chosen.splitlines()[2:] == ["| shoulder | – | – | – | – |", "| hips | 0.565 | 0.943 | 0.900 | 0.990 |"]
+    assert table_of_cases(ROWS, "rmse_hu", path="dicom").splitlines()[2:] == ["| case-1 | 99.0 |"]
+    with pytest.raises(ValueError, match="no such case"):
+        table_of_cases(ROWS, "rmse_hu", path="raw", cases={"none": "none"})
+
+
+def test_channels_side_by_side():
+    results = {
+        2: [row("a", "cnn", 40.0, 0.931), row("a", "cnn-mar", 31.0, 0.938), row("a", "li", 46.2, 0.93)],
+        3: [row("a", "cnn", 33.1, 0.94), row("a", "cnn-mar", 29.1, 0.943)],
+    }
+    assert table_of_channels(results, path="raw", cases={"a": "hips"}) == (
+        "| case | 2 channels | 3 channels |\n"
+        "| --- | ---: | ---: |\n"
+        "| hips | 40.0 / 0.931 → 31.0 / 0.938 | 33.1 / 0.940 → 29.1 / 0.943 |\n"
+    )
+    with pytest.raises(ValueError, match="network"):
+        table_of_channels(results, path="dicom")
+
+
+def test_means_with_their_intervals():
+    rows = [row(f"c{k}", "li", float(10 * k), 0.9) | {"metal_mm2": 50.0} for k in range(1, 10)]
+    table = table_of_means(group_means(rows, by="size"), path="raw", metric="rmse_hu")
+    assert table.splitlines()[0] == "| group | cases | patients | LI |"
+    assert table.splitlines()[2].startswith("| small | 9 | 9 | 50.0 (")
+    alone = group_means(rows[:1], by="all")
+    assert table_of_means(alone, path="raw", metric="rmse_hu").splitlines()[2] == "| all | 1 | 1 | 10.0 |"
+    with pytest.raises(ValueError, match="no mean"):
+        table_of_means(alone, path="dicom", metric="rmse_hu")
