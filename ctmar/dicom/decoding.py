@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit, RLELossless
 
 from ctmar.dicom.headers import MAX_PIXELS, SliceFile
 from ctmar.dicom.source import PARSE_ERRORS
@@ -18,6 +18,9 @@ _DECODED_AS = {
     UID("1.2.840.10008.1.2.4.55"): JPEGExtended12Bit,  # full progression, processes 10 and 12
 }
 """Retired JPEG syntaxes that pydicom has no decoder for, and the one whose library reads their code streams too."""
+
+_PLUGINS = {RLELossless: "pydicom"}
+"""Where one is preferred: on damaged data pylibjpeg-rle ends in a panic of its Rust code, which is no Exception."""
 
 _NAMES = {
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
@@ -77,7 +80,7 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
     try:
         # pydicom compares the syntax with the decoder's
         dataset.file_meta.TransferSyntaxUID = decoder.UID
-        plugin = "pylibjpeg" if syntax in _DECODED_AS else ""
+        plugin = "pylibjpeg" if syntax in _DECODED_AS else _PLUGINS.get(syntax, "")
         # words as they are: what pydicom takes for unused bits can be padding, which is written back
         keep = {"correct_unused_bits": False}
         pixels, _ = decoder.as_array(dataset, decoding_plugin=plugin, **keep)  # type: ignore[arg-type]
