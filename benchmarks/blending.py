@@ -25,10 +25,10 @@ from scipy import ndimage
 
 from ctmar.blending import supported_change
 from ctmar.database import Case, list_cases, read_case, read_info
+from ctmar.detection import detect_in_image
 from ctmar.methods import Correction, Restorer
 from ctmar.metrics import paper_ssim
 from ctmar.pipeline import NEEDS_NETWORK, reprojection_geometry
-from ctmar.presets import PRESETS, preset_mask
 from ctmar.restorer import NetworkRestorer
 from ctmar.segmentation import metal_mask
 from data_sim.projection import Projector
@@ -168,7 +168,7 @@ def print_images(found: dict[str, list[tuple[float, ...]]], whole: str) -> None:
 
 
 def print_masks(arguments: argparse.Namespace, method: str, seen: set[str], restorer: Restorer | None) -> None:
-    """Masks by threshold and growth, and the presets', before blending and after."""
+    """Masks by threshold and growth, and that of the detection, before blending and after."""
     found: dict[str, list[tuple[float, float]]] = defaultdict(list)
     for case in cases(arguments, seen):
         stored, pixel_mm = case.dicom_images["uncorrected"], case.grid.pixel_mm
@@ -176,7 +176,7 @@ def print_masks(arguments: argparse.Namespace, method: str, seen: set[str], rest
             f"{hu} HU, grown by {grow} px": metal_mask(stored, threshold_hu=hu, pixel_mm=pixel_mm, dilation=grow)
             for hu, grow in MASKS
         }
-        masks["preset auto"] = preset_mask(stored, PRESETS["auto"], pixel_mm=pixel_mm)
+        masks["detection"] = detect_in_image(stored, (pixel_mm, pixel_mm)).masks[0]
         body = np.asarray(case.mask_body) & ~np.asarray(case.mask_metal)
         for name, metal in masks.items():
             change = correction_of(case, "dicom", metal, restorer).image(method)[0] - stored

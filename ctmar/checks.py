@@ -54,8 +54,8 @@ def check(image: Image, corrected_hu: NDArray[np.float32], metal: NDArray[np.boo
     no smoother; and soft tissue (-200 to 300 HU), more than 60 mm from the metal, of which more than 2 % became air or
     bone (below -600, above 900 HU). That a black band becomes tissue is what corrections are for.
 
-    In 100 simulated cases of all families and metals, by LI and by NMAR2, the mean moved by up to 78 HU, and in one case
-    of twenty 22 % of the patient far from the metal changed by more than 100 HU; from 20 % on there is a warning.
+    In 100 simulated cases of all families and metals, by LI and by NMAR2, the mean moved by up to 78 HU, and in one
+    case of twenty 22 % of the patient far from the metal changed by more than 100 HU; from 20 % on there is a warning.
 
     Parameters
     ----------

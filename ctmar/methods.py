@@ -58,6 +58,7 @@ class Correction:
     restorer : the network, needed for "cnn" and "cnn-mar"
     known : images in HU by method name that need not be computed again
     grow : pixels by which the mask is grown before its trace is taken
+    certain : bool (slices, rows, cols), pixels outside of the metal whose prior is the uncorrected image
     window : of the reconstruction, see `data_sim.projection.FILTERS`: the kernel that made `uncorrected_hu`
     """
 
@@ -73,6 +74,7 @@ class Correction:
         known: Mapping[str, Stack] | None = None,
         grow: int = 0,
         window: str = KERNEL,
+        certain: NDArray[np.bool_] | None = None,
     ) -> None:
         if sinogram.ndim != 3 or uncorrected_hu.shape != metal.shape or len(sinogram) != len(metal):
             raise ValueError("sinogram, image and metal must be stacks of as many slices")
@@ -84,6 +86,7 @@ class Correction:
         self.restorer = restorer
         self.grow = grow
         self.window = window
+        self.certain = certain
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -96,6 +99,7 @@ class Correction:
         mu_water_per_mm: float,
         restorer: Restorer | None = None,
         known: Mapping[str, Stack] | None = None,
+        certain: NDArray[np.bool_] | None = None,
     ) -> Correction:
         """The correction of images without raw data: their reprojection stands in for the measurement.
 
@@ -115,6 +119,7 @@ class Correction:
             known=known,
             grow=1,
             window="ram-lak",
+            certain=certain,
         )
 
     @cached_property
@@ -191,6 +196,8 @@ class Correction:
 
     def _prior_sinogram(self, prior_mu: Stack) -> Stack:
         """Forward projection where it is needed: on the trace and on the bins beside it."""
+        if self.certain is not None:
+            prior_mu = np.where(self.certain, hu_to_mu(self.uncorrected_hu, self.mu_water_per_mm), prior_mu)
         near = np.asarray(self.trace.any(axis=0))
         near[:, 1:] |= near[:, :-1].copy()
         near[:, :-1] |= near[:, 1:].copy()

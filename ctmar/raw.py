@@ -17,6 +17,9 @@ from data_sim.projection import Projector
 from data_sim.scanner import KERNEL
 from data_sim.units import mu_to_hu
 
+DILATION_MM = 0.6
+"""A pixel: rays that graze metal are inconsistent, too. An image that is reprojected has its trace grown instead."""
+
 
 def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, restorer: Restorer | None = None) -> Case:
     """Correct one case file and write it, with `image/<method>` and `image/corrected` added, to `out`.
@@ -59,7 +62,10 @@ def prepare(case: Case, settings: CorrectionSettings) -> Case:
         mask = read_mask(settings.mask, (1, *case.grid.shape))[0]
     elif mask is None:
         pixel_mm = (case.grid.pixel_mm, case.grid.pixel_mm)
-        mask = detect_in_image(images["uncorrected"], pixel_mm, settings.metal).masks[0]
+        metal = settings.metal
+        if metal.dilation_mm is None:
+            metal = replace(metal, dilation_mm=DILATION_MM)
+        mask = detect_in_image(images["uncorrected"], pixel_mm, metal).masks[0]
     return replace(case, images=images, mask_metal=mask)
 
 

@@ -30,6 +30,9 @@ TOGETHER_MM = 40.0
 """Less than from any implant in the trunk to the table, more than from tooth to tooth."""
 
 DENSE_HU = 700.0
+
+DARK_PART_HU, DARK_PART_MM = 900.0, 8.0
+"""Compact bone, and wires that fill a third of their pixels."""
 """Around enamel and cortex lies dentine and bone, around a clip soft tissue."""
 
 _EIGHT = np.ones((3, 3))
@@ -105,6 +108,25 @@ def without_halo(
     square = np.ones([max(2, round(RIDGE_MM / step)) for step in pixel_mm], bool)
     out = bright.copy()
     out[box] &= ~thick[labels] | ndimage.binary_opening(solid, square)
+    return out
+
+
+def dark_parts(image_hu: NDArray[np.float32], metal: Mask, pixel_mm: tuple[float, float]) -> Mask:
+    """What is connected to thin metal (rows, cols) but too dark for its mask: arcs of wires, a port's wall, enamel.
+
+    Pixels of at least `DARK_PART_HU` up to `DARK_PART_MM` from the metal, connected to it. They stay as they are: a
+    correction that knows nothing of them takes them away. Around thick metal there are none, since its artifacts are as
+    bright.
+    """
+    out = np.zeros_like(metal)
+    if not metal.any():
+        return out
+    box = _box(metal, DARK_PART_MM, pixel_mm)
+    hu, mask = image_hu[box], metal[box]
+    bright = without_halo(hu, (hu >= DARK_PART_HU) | mask, pixel_mm, solid_hu=LEVELS_HU[0]) | mask
+    labels, _ = ndimage.label(bright, _EIGHT)
+    near = ndimage.distance_transform_edt(~mask, sampling=pixel_mm) <= DARK_PART_MM
+    out[box] = np.isin(labels, np.unique(labels[mask])) & bright & near & ~mask
     return out
 
 

@@ -15,6 +15,7 @@ from ctmar.blending import blend
 from ctmar.checks import Checked, check
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.methods import Correction, Restorer
+from ctmar.regions import dark_parts
 from ctmar.replacement import insert_metal
 from ctmar.square_grid import SquareGrid, reprojection_geometry, square_grid
 from data_sim.kernels import thread_count
@@ -101,12 +102,16 @@ def correct_slices(
     square = grid_of(images[0])
     before = np.stack([square.onto(image.image_hu) for image in images])
     metal = np.stack([square.mask_onto(mask) for mask in masks])
+    pixel_mm = (square.grid.pixel_mm, square.grid.pixel_mm)
+    kept = np.stack([dark_parts(image, mask, pixel_mm) for image, mask in zip(before, metal, strict=True)])
     projector = Projector(reprojection_geometry(square.grid), square.grid, device=settings.device)
-    correction = Correction.of_image(before, metal, projector, mu_water_per_mm=MU_WATER_PER_MM, restorer=restorer)
+    correction = Correction.of_image(
+        before, metal, projector, mu_water_per_mm=MU_WATER_PER_MM, restorer=restorer, certain=kept
+    )
     after = correction.image(settings.method)
     finish = partial(_finish, square=square, settings=settings)
     with ThreadPoolExecutor(thread_count(), thread_name_prefix="finish") as pool:
-        return list(pool.map(finish, images, masks, before, after, metal))
+        return list(pool.map(finish, images, masks, before, after, metal, kept))
 
 
 def _finish(
@@ -115,6 +120,7 @@ def _finish(
     before: NDArray[np.float32],
     after: NDArray[np.float32],
     metal: NDArray[np.bool_],
+    kept: NDArray[np.bool_],
     *,
     square: SquareGrid,
     settings: CorrectionSettings,
@@ -122,9 +128,9 @@ def _finish(
     """One slice from its correction on the square grid to what is written, or the reason why nothing is."""
     if not np.isfinite(after).all():
         return SliceOutcome(None, check(image, np.full_like(image.image_hu, np.nan), mask))
-    blended = blend(
-        before, after, metal, pixel_mm=square.grid.pixel_mm, strength=settings.strength, adaptive=settings.adaptive
-    )
+    adaptive = settings.adaptive and settings.method != "cnn"  # whose image is asked for as it is
+    blended = blend(before, after, metal, pixel_mm=square.grid.pixel_mm, strength=settings.strength, adaptive=adaptive)
+    blended = insert_metal(blended, before, kept)
     corrected = insert_metal(image.image_hu + square.back(blended - before), image.image_hu, mask | image.padding)
     checked = check(image, corrected, mask)
     return SliceOutcome(None if checked.failure else corrected, checked)
