@@ -51,8 +51,8 @@ def evaluate(
     -------
     rows
         For each case, path and method: case, path, method, rmse_hu, rmse_body_hu, ssim, streak_hu, bone_dice, those of
-        `ctmar.challenge.challenge_metrics`, then what is known of the case: patient (a pseudonym), implant, material,
-        metal_mm2.
+        `ctmar.challenge.challenge_metrics`, then what is known of the case: patient (a number that means nothing
+        outside of these rows; None where unknown), implant, material, metal_mm2.
     skipped
         (name, reason) of files that could not be scored.
 
@@ -79,7 +79,7 @@ def evaluate(
         tell(done, len(files))
     if not rows:
         raise NoUsableSeriesError(f"{source}: no case with a reference image and a metal mask to compare with.")
-    return sorted(rows, key=lambda row: row["case"]), skipped
+    return sorted(_numbered(rows), key=lambda row: row["case"]), skipped
 
 
 def write_results(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
@@ -130,6 +130,12 @@ def trained_on(source: Path, card: ModelCard) -> list[str]:
         with suppress(UnsupportedInputError):  # `evaluate` has reported it
             patients.add(read_info(path).patient)
     return sorted(patients & seen)
+
+
+def _numbered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with numbers for patients: results are passed on, pseudonyms stay in the database."""
+    numbers = {name: number for number, name in enumerate(sorted({row["patient"] for row in rows} - {""}), start=1)}
+    return [{**row, "patient": numbers.get(row["patient"])} for row in rows]
 
 
 def _checked(case: Case) -> Case:

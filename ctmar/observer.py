@@ -93,7 +93,8 @@ def observe(present: Vectors, absent: Vectors, patients: Sequence[str], *, seed:
     names = sorted(set(patients))
     numbers = np.array([names.index(name) for name in patients], int)
     count, folds = len(names), min(FOLDS, len(names))
-    nothing = Detectability(*[float("nan")] * 3, n=len(present), patients=count)
+    nan = float("nan")
+    nothing = Detectability(nan, nan, nan, len(present), count)
     if folds < 2:
         return nothing
     rng = np.random.default_rng(seed)

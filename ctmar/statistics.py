@@ -26,8 +26,31 @@ LEVEL = 0.95
 SIZES_MM2 = (("small", 100.0), ("medium", 500.0), ("large", float("inf")))
 """Classes of the metal's area in the slice: up to 1 cm^2 (clips, fillings, screws), up to 5 cm^2, beyond."""
 
-GROUPS = ("all", "material", "size", "implant")
-"""What cases are grouped by: metal, size, and the implant's family, which stands for the region of the body."""
+GROUPS = ("all", "material", "size", "region", "implant")
+"""What cases are grouped by: metal, size, region of the body (`REGIONS`) and the implant's family."""
+
+REGIONS: Mapping[str, str] = {
+    "hip": "hip",
+    "hips": "hip",
+    "knee": "knee",
+    "shoulder": "shoulder",
+    "shoulder-screws": "shoulder",
+    "shoulder-joint": "shoulder",
+    "spine": "spine",
+    "dental": "teeth",
+    "fillings": "teeth",
+    "dental-implant": "teeth",
+    "head-clip": "head",
+    "coil": "head",
+    "sternum": "chest",
+    "pacemaker": "chest",
+    "port": "chest",
+    "clip": "soft tissue",
+    "marker": "soft tissue",
+}
+"""Where implants of a family are; those that can be anywhere (plates, random shapes, one's own) are `ANYWHERE`."""
+
+ANYWHERE = "anywhere"
 
 MIXED = "mixed"
 METRICS = (
@@ -170,6 +193,8 @@ def group_of(row: Row, by: str) -> str:
         return size_class(_number(row.get("metal_mm2")))
     if by == "material":
         return MIXED if "," in str(row.get(by) or "") else str(row.get(by) or "unknown")
+    if by == "region":
+        return REGIONS.get(str(row.get("implant") or ""), ANYWHERE)
     if by == "implant":
         return str(row.get(by) or "unknown")
     raise ValueError(f"cannot group by {by!r}: expected one of {', '.join(GROUPS)}")

@@ -67,6 +67,14 @@ class Patches:
         return self.records["target"]
 
     @cached_property
+    def labels(self) -> NDArray[np.void]:
+        """`hu`, `path` and `metal` of all records, in memory: in a file they are far apart."""
+        labels = np.empty(len(self), [("hu", np.float32), ("path", np.uint8), ("metal", np.uint8)])
+        for name in labels.dtype.names or ():
+            labels[name] = self.records[name]
+        return labels
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of all patches: tells those of one database from those of another."""
         digest = hashlib.sha256()

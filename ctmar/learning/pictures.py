@@ -19,6 +19,9 @@ from ctmar.report.pictures import SOFT_TISSUE, difference, windowed
 _ENLARGED = 192
 """Pixels that a patch has at least in the sheet."""
 
+_CONSIDERED = 2000
+"""Patches among which those to draw are chosen."""
+
 _GAP, _HEADER, _MARGIN = 4, 20, 86
 
 
@@ -28,7 +31,8 @@ def choose_patches(patches: Patches, count: int) -> NDArray[np.intp]:
     One patch of a group is its median by the last input's error, two are its quartiles; the very hardest would only
     show what no network can mend. The same patches are always chosen, so that the sheets of all epochs can be compared.
     """
-    records = patches.records
+    considered = np.unique(np.linspace(0, len(patches) - 1, _CONSIDERED).astype(np.intp))
+    records = patches.records[considered]
     error = np.array([np.square(one["inputs"][-1].astype(np.float32) - one["target"][0]).sum() for one in records])
     group = records["path"].astype(int) * len(patches.metals) + records["metal"]
     order = np.argsort(-error, kind="stable")
@@ -39,7 +43,7 @@ def choose_patches(patches: Patches, count: int) -> NDArray[np.intp]:
         for members, most in zip(groups, each, strict=True)
     ]
     turns = (one for turn in itertools.zip_longest(*chosen) for one in turn if one is not None)
-    return np.array(list(turns)[:count], np.intp)
+    return considered[np.array(list(turns)[:count], np.intp)]
 
 
 @torch.no_grad()

@@ -27,7 +27,7 @@ from ctmar import __version__
 from ctmar.config import TrainingSettings
 from ctmar.database import list_cases
 from ctmar.errors import UsageError
-from ctmar.files import claimed, replacing
+from ctmar.files import claimed, remove_partial, replacing
 from ctmar.learning.checkpoint import State, identity_of, load_checkpoint, save_checkpoint
 from ctmar.learning.distributed import Team, joined
 from ctmar.learning.loading import Loader
@@ -110,6 +110,7 @@ def train(
             require_tensorboard()
         split = split_cases(list_cases(database), settings)
         with _kept(files.folder), claimed(files.folder):
+            remove_partial(files.folder)
             patches, checks = shared_patches(split, settings, files.patches, team)
             run = _Run(settings, team, files, patches, checks, split)
             inputs = run.go(resume=resume, progress=progress)

@@ -67,7 +67,7 @@ def channels_last(images: Tensor) -> Tensor:
 
 def rmse_columns(patches: Patches) -> list[str]:
     """Names of the RMSE of each path, and of each path and metal, that there are patches of."""
-    found = {(int(p), int(m)) for p, m in zip(patches.records["path"], patches.records["metal"], strict=True)}
+    found = {(int(path), int(metal)) for path, metal in np.unique(patches.labels[["path", "metal"]])}
     paths = [f"rmse_{PATHS[path]}_hu" for path in sorted({path for path, _ in found})]
     metals = sorted((PATHS[path] == "dicom", patches.metals[metal], PATHS[path]) for path, metal in found)
     return paths + [f"rmse_{path}_{metal}_hu" for _, metal, path in metals]
@@ -82,8 +82,8 @@ def _row(output: Tensor, batch: Batch, loss: Loss, weight: float) -> Tensor:
 
 
 def _rmse_hu(patches: Patches, squared: NDArray[np.float64], pixels: NDArray[np.float64]) -> dict[str, float]:
-    squared_hu = squared * patches.records["hu"].astype(np.float64) ** 2
-    path, metal = patches.records["path"], patches.records["metal"]
+    squared_hu = squared * patches.labels["hu"].astype(np.float64) ** 2
+    path, metal = patches.labels["path"], patches.labels["metal"]
     result = {}
     for name in rmse_columns(patches):
         _, kind, *rest = name.removesuffix("_hu").split("_", 2)

@@ -15,6 +15,7 @@ from ctmar.evaluation import images_of
 from ctmar.files import replacing
 from ctmar.methods import Restorer
 from ctmar.report.pictures import SOFT_TISSUE, Window, difference, windowed
+from ctmar.report.tables import LABELS
 from ctmar.statistics import worst_cases
 
 WORST = 10
@@ -80,9 +81,9 @@ def failure_gallery(
         reference_hu = images.pop("reference")
         label = (
             f"{place}.  {row['case']}\n{row.get('implant') or 'implant unknown'}\n{row.get('material') or ''}\n"
-            f"{row.get('metal_mm2', 0):.0f} mm² of metal\n{metric} {row[metric]:.1f}"
+            f"{row.get('metal_mm2', 0):.0f} sq. mm of metal\n{metric} {row[metric]:.1f}"
         )
-        failures.append(Failure(label, {name: images[name] for name in shown}, reference_hu))
+        failures.append(Failure(label, {LABELS.get(name, name): images[name] for name in shown}, reference_hu))
     gallery_sheet(failures, out)
     return [str(row["case"]) for row in worst]
 

@@ -70,7 +70,8 @@ def test_what_is_known_of_a_case_stands_in_its_rows(database, rows):
     case = read_case(database / "case-000001.h5")
     row = row_of(rows, "case-000001", "dicom", "li")
     assert list(row)[:8] == ["case", "path", "method", "rmse_hu", "rmse_body_hu", "ssim", "streak_hu", "bone_dice"]
-    assert (row["patient"], row["implant"], row["material"]) == ("p1", "pin", "ti")
+    assert (row["patient"], row["implant"], row["material"]) == (1, "pin", "ti")
+    assert row_of(rows, "case-000002", "raw", "li")["patient"] == 2
     assert row["metal_mm2"] == case.mask_metal.sum() * 4  # pixels of 2 mm
     error = case.dicom_images["li"].astype(float) - case.images["reference"]
     distance = ndimage.distance_transform_edt(~case.mask_metal, sampling=2.0)

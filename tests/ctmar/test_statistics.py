@@ -5,6 +5,7 @@ import pytest
 
 from ctmar import statistics
 from ctmar.statistics import bootstrap_mean, group_means, paired_difference, size_class, worst_cases, write_statistics
+from data_sim.placement import IMPLANTS
 
 
 def test_independent_cases_give_the_interval_of_the_normal_distribution():
@@ -91,8 +92,16 @@ def test_groups_by_metal_size_and_implant():
     assert found(sizes, group="small", path="raw", method="li")["n"] == 2
     implants = group_means(rows(), by="implant", metrics=["rmse_hu"])
     assert found(implants, group="hip", path="raw", method="li")["mean"] == 15
-    with pytest.raises(ValueError, match="all, material, size, implant"):
+    regions = group_means(rows(), by="region", metrics=["rmse_hu"])
+    assert list(dict.fromkeys(row["group"] for row in regions)) == ["hip", "soft tissue", "teeth"]
+    with pytest.raises(ValueError, match="all, material, size, region, implant"):
         group_means(rows(), by="colour")
+
+
+def test_every_family_has_its_region():
+    assert set(IMPLANTS) - set(statistics.REGIONS) == {"plate", "random"}
+    assert set(statistics.REGIONS) <= set(IMPLANTS)
+    assert statistics.group_of({"implant": "own"}, "region") == statistics.ANYWHERE
 
 
 def test_sizes():

@@ -136,4 +136,5 @@ def test_an_incomplete_environment(monkeypatch):
     with pytest.raises(UsageError, match="must be a number"), joined("cpu"):
         pass
     monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
     assert not is_first()

@@ -133,6 +133,9 @@ def test_where_patches_come_from_is_kept(cases):
     assert patches.metals == ("ti",)
     assert set(patches.records["metal"]) == {0}
     assert patches.records["hu"] == pytest.approx(np.full(8, 1000 / 0.193))
+    assert patches.labels.itemsize == 6
+    for name in ("hu", "path", "metal"):
+        np.testing.assert_array_equal(patches.labels[name], patches.records[name])
     metal = patches.records["distance_mm"] == 0
     water = np.float16(0.193)
     assert (patches.targets[metal] == water).all()
