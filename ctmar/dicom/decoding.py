@@ -9,6 +9,7 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
 
+from ctmar.dicom.codestreams import require_size
 from ctmar.dicom.headers import MAX_PIXELS, SliceFile
 from ctmar.dicom.source import PARSE_ERRORS
 from ctmar.errors import UnsupportedInputError
@@ -78,6 +79,8 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
         # pydicom compares the syntax with the decoder's
         dataset.file_meta.TransferSyntaxUID = decoder.UID
         plugin = "pylibjpeg" if syntax in _DECODED_AS else ""
+        if syntax.is_encapsulated:
+            require_size(dataset.PixelData, syntax, *shape, word_bytes=int(dataset.BitsAllocated) // 8)
         # words as they are: what pydicom takes for unused bits can be padding, which is written back
         keep = {"correct_unused_bits": False}
         pixels, _ = decoder.as_array(dataset, decoding_plugin=plugin, **keep)  # type: ignore[arg-type]
