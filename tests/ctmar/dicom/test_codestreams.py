@@ -74,7 +74,7 @@ def test_a_jpeg_2000_of_the_right_size(values: tuple[int, ...]) -> None:
     ],
 )
 def test_a_jpeg_2000_of_another_size(values: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="size|extent"):
+    with pytest.raises(ValueError, match=r"size|extent"):
         require_size(jpeg_2000(*values), JPEG2000Lossless, 6, 8, 2)
 
 
