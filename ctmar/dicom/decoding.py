@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit, RLELossless
 
 from ctmar.dicom.codestreams import require_size
 from ctmar.dicom.headers import MAX_PIXELS, SliceFile
@@ -73,12 +73,12 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
             f"{name}: transfer syntax {_named(syntax)} cannot be decoded: neither pydicom nor python-gdcm nor "
             "pylibjpeg has a decoder for it; have it sent as Explicit VR Little Endian by the system that wrote it."
         ) from None
-    if not decoder.is_available:
+    plugin = _plugin(syntax)
+    if not decoder.is_available or (plugin and plugin not in decoder.available_plugins):
         raise UnsupportedInputError(f"{name}: transfer syntax {_named(syntax)} needs {_missing(decoder)}.")
     try:
         # pydicom compares the syntax with the decoder's
         dataset.file_meta.TransferSyntaxUID = decoder.UID
-        plugin = "pylibjpeg" if syntax in _DECODED_AS else ""
         if syntax.is_encapsulated:
             require_size(dataset.PixelData, syntax, *shape, word_bytes=int(dataset.BitsAllocated) // 8)
         # words as they are: what pydicom takes for unused bits can be padding, which is written back
@@ -117,6 +117,17 @@ def _stored_value(dataset: Dataset, keyword: str) -> int | None:
     bits = int(dataset.BitsAllocated)
     signed = dataset.get("PixelRepresentation") == 1
     return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
+
+
+def _plugin(syntax: UID) -> str:
+    """The plugin of pydicom that decodes it.
+
+    gdcm, which pydicom would ask first, ends the whole process at many damaged code streams; pylibjpeg's decoder of
+    run lengths raises what is no `Exception`.
+    """
+    if not syntax.is_encapsulated:
+        return ""
+    return "pydicom" if syntax == RLELossless else "pylibjpeg"
 
 
 def _named(syntax: UID) -> str:
