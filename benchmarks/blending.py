@@ -127,7 +127,7 @@ def figures(case: Case, metal: Mask, image: Image) -> tuple[float, ...]:
     noise = np.median(np.abs(fine[flat])) / np.median(np.abs(true[flat])) if flat.sum() > 200 else np.nan
     sharpness = (fine * true)[edge].sum() / (true**2)[edge].sum() if edge.sum() > 100 else np.nan
     regions = (body, body & (distance_mm <= NEAR_MM), far)
-    ssim = paper_ssim(image + 1000, reference + 1000, case.mask_metal)
+    ssim = paper_ssim(image + 1000, reference + 1000, np.asarray(case.mask_metal))
     return (*(rmse(image, reference, region) for region in regions), ssim, float(noise), float(sharpness))
 
 

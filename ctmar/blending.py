@@ -6,7 +6,8 @@ negative of something in u; where it draws a new one, u holds nothing like it. I
 share s of d that leaves the least energy in u + s d is s = -sum(u d) / sum(d d), the regression of u on d. It is
 computed here band by band in a window around every pixel, over soft tissue and air without edges: at bone, u and d are
 alike also where d takes away anatomy. What the change does at bone and edges is therefore taken in as far as the
-streaks that it removes from the soft tissue around are strong. Figures: docs/blending.md.
+streaks that it removes from the soft tissue around are strong. For the DICOM path only: an image from raw data may be
+all streaks, with nothing uniform to judge by. Figures: docs/blending.md.
 """
 
 from __future__ import annotations

@@ -200,7 +200,7 @@ def bone_volume_ratio(image: Image, reference: Image, metal: Mask) -> float:
     own, true = (
         np.count_nonzero((values >= BONE_HU[0]) & (values <= BONE_HU[1]) & ~metal) for values in (image, reference)
     )
-    return own / true if true else float("nan")
+    return float(own / true) if true else float("nan")
 
 
 def metal_integrity(image: Image, metal: Mask, where: Regions) -> tuple[float, float]:
@@ -213,7 +213,7 @@ def metal_integrity(image: Image, metal: Mask, where: Regions) -> tuple[float, f
         return float("nan"), float("nan")
     found = where.around_metal & (image > where.metal_above_hu)
     own, true = np.count_nonzero(found), np.count_nonzero(metal)
-    return 2 * np.count_nonzero(found & metal) / (own + true), own / true
+    return float(2 * np.count_nonzero(found & metal) / (own + true)), float(own / true)
 
 
 def _noise_disc(reference: Image, uncorrected: Image, soft: Mask, pixel_mm: float) -> Mask:

@@ -16,17 +16,15 @@ from data_sim.geometry import ImageGrid
 if TYPE_CHECKING:
     from ctmar.slice_correction import Image
 
-TISSUE_HU = -500.0
-"""Between air and fat: what is above belongs to the patient, or to what the patient lies on."""
-
 FAR_MM = 60.0
 """Farther from the metal than streaks are strong."""
 
 _MOST_MEAN_CHANGE_HU = 150.0
-_LOST_HU = 400.0
+_SOFTER = 0.9
+_TISSUE_RANGE_HU, _IMPOSSIBLE_HU = (-200.0, 300.0), (-600.0, 900.0)
 _MOST_LOST = 0.02
 _FAR_CHANGE_HU = 100.0
-_FAR_SHARE = 0.01
+_FAR_SHARE = 0.2
 _TRUNCATED_SHARE = 0.02
 
 
@@ -52,9 +50,12 @@ class Checked:
 def check(image: Image, corrected_hu: NDArray[np.float32], metal: NDArray[np.bool_]) -> Checked:
     """Measure a correction, and refuse one that cannot be right.
 
-    Refused are values that are not finite, a mean of the patient that moved by more than 150 HU, and a correction
-    that turned more than 2 % of the patient that lies more than 60 mm from the metal into something else (by more
-    than 400 HU): streaks neither create nor remove so much tissue.
+    Refused are values that are not finite; a mean of the patient that moved by more than 150 HU while the image became
+    no smoother; and soft tissue (-200 to 300 HU), more than 60 mm from the metal, of which more than 2 % became air or
+    bone (below -600, above 900 HU). That a black band becomes tissue is what corrections are for.
+
+    In 100 simulated cases of all families and metals, by LI and by NMAR2, the mean moved by up to 78 HU, and in one case
+    of twenty 22 % of the patient far from the metal changed by more than 100 HU; from 20 % on there is a warning.
 
     Parameters
     ----------
@@ -65,13 +66,13 @@ def check(image: Image, corrected_hu: NDArray[np.float32], metal: NDArray[np.boo
     """
     before = image.image_hu
     counts = ~metal & ~image.padding
-    warnings = list(_geometry_warnings(image, metal))
+    body = _patient(image)
+    warnings = _geometry_warnings(image, metal, body)
     if not np.isfinite(corrected_hu[counts]).all():
         return Checked({}, tuple(warnings), "the correction gave values that are not finite")
     change = corrected_hu - before
     magnitude = np.abs(change)
-    tissue = counts & (before > TISSUE_HU)
-    patient = tissue if tissue.any() else counts
+    patient = body & counts if (body & counts).any() else counts
     far = patient & (ndimage.distance_transform_edt(~metal, image.pixel_mm) > FAR_MM)
     measures = {
         "mean_change_hu": _mean(magnitude[counts]),
@@ -84,19 +85,21 @@ def check(image: Image, corrected_hu: NDArray[np.float32], metal: NDArray[np.boo
         "share_far_over_100_hu": _mean(magnitude[far] > _FAR_CHANGE_HU),
     }
     moved = measures["mean_after_hu"] - measures["mean_before_hu"]
-    lost = _mean(magnitude[far] > _LOST_HU)
+    smoother = measures["std_after_hu"] < _SOFTER * measures["std_before_hu"]
+    soft = far & _within(before, _TISSUE_RANGE_HU)
+    lost = _mean(~_within(corrected_hu[soft], _IMPOSSIBLE_HU))
     failure = ""
-    if abs(moved) > _MOST_MEAN_CHANGE_HU:
+    if abs(moved) > _MOST_MEAN_CHANGE_HU and not smoother:
         failure = f"the correction would move the patient's mean by {moved:+.0f} HU"
     elif lost > _MOST_LOST:
-        failure = f"the correction would change {lost:.0%} of the patient far from the metal by over {_LOST_HU:.0f} HU"
+        failure = f"the correction would turn {lost:.0%} of the soft tissue far from the metal into air or bone"
     elif measures["share_far_over_100_hu"] > _FAR_SHARE:
         share = measures["share_far_over_100_hu"]
         warnings.append(f"{share:.0%} of the patient far from the metal changed by more than {_FAR_CHANGE_HU:.0f} HU")
     return Checked(measures, tuple(warnings), failure)
 
 
-def _geometry_warnings(image: Image, metal: NDArray[np.bool_]) -> list[str]:
+def _geometry_warnings(image: Image, metal: NDArray[np.bool_], body: NDArray[np.bool_]) -> list[str]:
     """Metal and patient at the edge of what was reconstructed."""
     warnings = []
     outside = ndimage.binary_dilation(image.padding, iterations=2)
@@ -104,7 +107,7 @@ def _geometry_warnings(image: Image, metal: NDArray[np.bool_]) -> list[str]:
     edge = outside & ~image.padding
     if (metal & edge).any():
         warnings.append("metal at the border of the image: what lies outside was not seen")
-    if _mean(image.image_hu[edge] > TISSUE_HU) > _TRUNCATED_SHARE and _mean(_patient(image)[edge]) > _TRUNCATED_SHARE:
+    if _mean(body[edge]) > _TRUNCATED_SHARE:
         warnings.append("the patient reaches the border of the image: projections are truncated")
     return warnings
 
@@ -113,6 +116,10 @@ def _patient(image: Image) -> NDArray[np.bool_]:
     """The patient without the table, which reaches the border in many scans."""
     rows, cols = image.image_hu.shape
     return body_mask(image.image_hu, ImageGrid(rows, cols, float(np.sqrt(np.prod(image.pixel_mm)))))
+
+
+def _within(values: NDArray[np.float32], bounds: tuple[float, float]) -> NDArray[np.bool_]:
+    return (values >= bounds[0]) & (values <= bounds[1])
 
 
 def _mean(values: NDArray[np.generic]) -> float:

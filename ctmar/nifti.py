@@ -8,8 +8,10 @@ to anterior and upwards, RAS.)
 from __future__ import annotations
 
 import gzip
+import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -151,7 +153,8 @@ def open_volume(path: Path) -> NiftiVolume:
         raise NoUsableSeriesError(f"{path.name}: no such file.")
     try:
         require_short_header(path)
-        source: Any = nibabel.load(path)
+        with _quiet_nibabel():
+            source: Any = nibabel.load(path)
         shape, kind = tuple(source.shape), np.dtype(source.get_data_dtype())
         affine: NDArray[np.float64] = np.array(source.affine, float)
         units = source.header.get_xyzt_units()[0]
@@ -279,6 +282,18 @@ def _voxels(source: Any) -> NDArray[Any]:
         if "voxels" not in source.extra:
             source.extra["voxels"] = source.dataobj.get_unscaled()
         return source.extra["voxels"]
+
+
+@contextmanager
+def _quiet_nibabel() -> Iterator[None]:
+    """Keep nibabel's remarks on odd headers to itself."""
+    logger = logging.getLogger("nibabel.global")
+    before = logger.disabled
+    logger.disabled = True
+    try:
+        yield
+    finally:
+        logger.disabled = before
 
 
 def _save(path: Path, image: Any) -> None:

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case, read_case, write_case
-from ctmar.detection import detect
+from ctmar.detection import detect_in_image
 from ctmar.errors import UnsupportedInputError
 from ctmar.masks import read_mask
 from ctmar.methods import Correction, Restorer
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL
 from data_sim.units import mu_to_hu
-
-
-@dataclass(frozen=True)
-class _Image:
-    """The image of a case as metal is looked for in it."""
-
-    image_hu: NDArray[np.float32]
-    padding: NDArray[np.bool_]
-    pixel_mm: tuple[float, float]
 
 
 def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, restorer: Restorer | None = None) -> Case:
@@ -69,8 +59,7 @@ def prepare(case: Case, settings: CorrectionSettings) -> Case:
         mask = read_mask(settings.mask, (1, *case.grid.shape))[0]
     elif mask is None:
         pixel_mm = (case.grid.pixel_mm, case.grid.pixel_mm)
-        image = _Image(images["uncorrected"], np.zeros(case.grid.shape, bool), pixel_mm)
-        mask = detect([image], [0.0], settings.metal).masks[0]
+        mask = detect_in_image(images["uncorrected"], pixel_mm, settings.metal).masks[0]
     return replace(case, images=images, mask_metal=mask)
 
 

@@ -122,8 +122,8 @@ def _stored_value(dataset: Dataset, keyword: str) -> int | None:
 def _plugin(syntax: UID) -> str:
     """The plugin of pydicom that decodes it.
 
-    gdcm, which pydicom would ask first, ends the whole process at many damaged code streams; pylibjpeg's decoder of
-    run lengths raises what is no `Exception`.
+    gdcm, which pydicom would ask first, ends the whole process at many damaged code streams; on damaged run lengths
+    pylibjpeg-rle ends in a panic of its Rust code, which is no `Exception`.
     """
     if not syntax.is_encapsulated:
         return ""

@@ -22,7 +22,7 @@ from ctmar.dicom.source import SourceFile, read_dataset
 
 ENHANCED = (EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 
-MAX_FRAMES = 20_000
+MAX_FRAMES = 10_000
 
 _UNDEFINED = 0xFFFFFFFF
 

@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import BytesLengthException
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from ctmar.dicom.items import ItemCounter, check_items
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 
 MAX_FILE_BYTES = 2 * 2**30
@@ -137,8 +138,9 @@ def read_dataset(stream: BinaryIO, *, tags: list[str] | None = None, pixels: boo
     Raises
     ------
     One of `PARSE_ERRORS`
-        If the file is damaged, or inflates to more than `MAX_FILE_BYTES`.
+        If the file is damaged, inflates beyond bounds or holds more sequence items than any image.
     """
+    check_items(stream)
     _check_deflated(stream)
     with quiet_pydicom():
         stop = tags is not None or not pixels
@@ -283,10 +285,12 @@ def _check_deflated(stream: BinaryIO) -> None:
     packed = stream.seek(0, os.SEEK_END) - start
     stream.seek(start)
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-    inflated = 0
+    inflated, items = 0, ItemCounter()
     chunk = stream.read(65536)
     while chunk and not inflater.eof:
-        inflated += len(inflater.decompress(chunk, 2**22))
+        block = inflater.decompress(chunk, 2**22)
+        inflated += len(block)
+        items.add(block)
         if _is_bomb(inflated, packed):
             raise ValueError("inflates beyond bounds")
         chunk = inflater.unconsumed_tail or stream.read(65536)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,20 +23,23 @@ _GAP, _HEADER, _MARGIN = 4, 20, 86
 
 
 def choose_patches(patches: Patches, count: int) -> NDArray[np.intp]:
-    """Numbers of the patches to draw: the groups of path and metal in turn, the largest error of the last input first.
+    """Numbers of the patches to draw: the groups of path and metal in turn, spread evenly over each group's errors.
 
-    The same patches are always chosen, so that the sheets of all epochs can be compared.
+    One patch of a group is its median by the last input's error, two are its quartiles; the very hardest would only
+    show what no network can mend. The same patches are always chosen, so that the sheets of all epochs can be compared.
     """
-    error = np.array(
-        [np.square(one["inputs"][-1].astype(np.float32) - one["target"][0]).sum() for one in patches.records]
-    )
-    group = patches.records["path"].astype(int) * len(patches.metals) + patches.records["metal"]
+    records = patches.records
+    error = np.array([np.square(one["inputs"][-1].astype(np.float32) - one["target"][0]).sum() for one in records])
+    group = records["path"].astype(int) * len(patches.metals) + records["metal"]
     order = np.argsort(-error, kind="stable")
-    place = np.empty(len(patches), int)  # 0 for the hardest of its group, 1 for the next
-    for one in np.unique(group):
-        members = order[group[order] == one]
-        place[members] = np.arange(len(members))
-    return np.lexsort((group, place))[:count]
+    groups = [order[group[order] == one] for one in np.unique(group)]
+    each = [min(len(members), -(-count // len(groups))) for members in groups]
+    chosen = [
+        [int(members[int((k + 0.5) / most * len(members))]) for k in range(most)]
+        for members, most in zip(groups, each, strict=True)
+    ]
+    turns = (one for turn in itertools.zip_longest(*chosen) for one in turn if one is not None)
+    return np.array(list(turns)[:count], np.intp)
 
 
 @torch.no_grad()

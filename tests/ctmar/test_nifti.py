@@ -208,6 +208,14 @@ class TestRefused:
                 stream.write(data)
             assert words in self.refused(path)
 
+    def test_nothing_is_printed_of_odd_headers(self, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        path = supine(tmp_path / "a.nii")
+        data = bytearray(path.read_bytes())
+        data[254:256] = struct.pack("<h", 77)  # sform_code
+        path.write_bytes(data)
+        open_volume(path)
+        assert capfd.readouterr() == ("", "")
+
     @pytest.mark.parametrize("offset", [1e30, -5.0, float("nan")])
     def test_voxels_that_begin_nowhere(self, tmp_path: Path, offset: float) -> None:
         path = supine(tmp_path / "a.nii")

@@ -202,6 +202,23 @@ class TestRefused:
             "python-gdcm or pylibjpeg[libjpeg,openjpeg,rle]."
         )
 
+    def test_damaged_rle(self, tmp_path: Path) -> None:
+        """Another number of runs than pixels, or anything else: refused or decoded, never a panic of a decoder."""
+        path = save(ct_dataset(ramp_hu(1)[0]), tmp_path / "a.dcm", syntax=RLELossless)
+        whole = path.read_bytes()
+        start = whole.index(b"\xfe\xff\x00\xe0", whole.index(b"\xe0\x7f\x10\x00")) + 8
+        random, refused = np.random.default_rng(0), 0
+        for _ in range(150):
+            data = bytearray(whole)
+            for at in random.integers(start, len(data), 3):
+                data[at] = random.integers(256)
+            path.write_bytes(data)
+            try:
+                load(path)
+            except UnsupportedInputError:
+                refused += 1
+        assert refused > 20
+
     def test_a_single_image_larger_than_any(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path = save(ct_dataset(ramp_hu(1)[0]), tmp_path / "a.dcm")
         monkeypatch.setattr("ctmar.dicom.pixels.MAX_IMAGE_BYTES", 1000)

@@ -23,7 +23,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from ctmar.dicom import frames
+from ctmar.dicom import frames, items
 from ctmar.dicom.derived import DerivedSeries, derive, write_dataset
 from ctmar.dicom.pixels import Slice, read_slice
 from ctmar.dicom.series import Series, choose_series, find_series
@@ -361,6 +361,17 @@ class TestRefused:
         monkeypatch.setattr(frames, "MAX_FRAMES", 3)
         path = save(enhanced_ct_dataset(ramp_hu(4)), tmp_path / "e.dcm")
         assert reasons(path) == [("e.dcm", "more than 3 frames")]
+
+    @pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian])
+    def test_more_items_than_any_image_has(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, syntax: UID) -> None:
+        monkeypatch.setattr(items, "MAX_ITEMS", 2000)
+        read = []
+        monkeypatch.setattr("pydicom.dcmread", lambda *_, **__: read.append(1))
+        ds = enhanced_ct_dataset(ramp_hu(2))
+        ds.PerFrameFunctionalGroupsSequence = [Dataset() for _ in range(2500)]
+        path = save(ds, tmp_path / "e.dcm", syntax=syntax)
+        assert reasons(path) == [("e.dcm", "damaged or truncated header (ValueError)")]
+        assert read == []  # refused before it is parsed
 
     def test_truncated_anywhere(self, tmp_path: Path) -> None:
         path = save(enhanced_ct_dataset(ramp_hu(2)), tmp_path / "e.dcm")

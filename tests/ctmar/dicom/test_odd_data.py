@@ -176,3 +176,18 @@ def test_an_enhanced_object_is_corrected(tmp_path: Path, monkeypatch: pytest.Mon
     assert np.count_nonzero(images[1].stored != dirty + 1024) > 100
     assert len({image.dataset.SOPInstanceUID for image in images}) == 3
     assert all("NumberOfFrames" not in image.dataset for image in images)
+
+
+def test_a_dicomdir_is_corrected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_ct_series(tmp_path / "disc" / "A", ramp_hu(2))
+    write_ct_series(tmp_path / "disc" / "NOT_LISTED", ramp_hu(2), series_uid="2.25.77")
+    listed = [["A", "0001.dcm"], ["A", "0002.dcm"], ["A", "0003.dcm"], ["..", "0001.dcm"]]
+    source = write_dicomdir(tmp_path / "disc" / "DICOMDIR", listed)
+    assert correct(monkeypatch, source, tmp_path / "out") == 0
+    (derived,) = find_series(tmp_path / "out").series
+    assert len(derived.slices) == 2
+    said = capsys.readouterr().err
+    assert "skipped 1 file(s): named in the DICOMDIR but missing" in said
+    assert "skipped 1 file(s): its name in the DICOMDIR points outside its folder" in said

@@ -17,15 +17,17 @@ from hypothesis import strategies as st
 from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 
+from ctmar.correction import correct_series
+from ctmar.correction_settings import CorrectionSettings
+from ctmar.detection import DetectionSettings
 from ctmar.dicom.derived import DerivedSeries, derive, new_uid, write_dataset
 from ctmar.dicom.pixels import read_slice, to_stored
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import ct_dataset, save
-from ctmar.pipeline import CorrectionSettings, correct_series
 from tests.fuzz.elements import parse_file
 
 SIZE = (6, 8)
-NO_METAL = CorrectionSettings("li", metal_threshold_hu=1e9, device="cpu")
+NO_METAL = CorrectionSettings("li", metal=DetectionSettings(smallest_mm3=1e12), device="cpu")
 KEPT = (
     "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "SliceThickness", "Rows", "Columns",
     "FrameOfReferenceUID", "PatientPosition", "GantryDetectorTilt", "InstanceNumber", "RescaleSlope",

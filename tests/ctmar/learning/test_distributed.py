@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -21,14 +22,14 @@ SETTINGS = TrainingSettings(
     epochs=10, patches=47, patch=32, batch_size=8, validation_fraction=0.25, pictures=0, ema=0.9, optimiser="sgd"
 )
 WORKER = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 from ctmar.config import TrainingSettings, settings_from
 from ctmar.learning.training import train
 
 def stop(epoch, epochs, step, steps):
     if epoch == int(os.environ.get("STOP_AT", 0)) and step == 2:
-        os._exit(9)
+        os.kill(os.getpid(), signal.SIGKILL)
 
 settings = settings_from(TrainingSettings, json.loads(sys.argv[3]))
 train(Path(sys.argv[1]), Path(sys.argv[2]), settings, device="cpu", resume=sys.argv[4] == "resume", progress=stop)
@@ -85,10 +86,23 @@ def test_two_processes_learn_what_one_does(database, alone, tmp_path):
 
 
 @pytest.mark.slow
+def test_killed_and_resumed_is_the_same_to_the_bit(database, tmp_path):
+    whole, out = tmp_path / "whole.safetensors", tmp_path / "net.safetensors"
+    assert run_team(1, database, whole)[0] == [0]
+    for epoch in (3, 7):
+        assert run_team(1, database, out, resume=True, stop_at=epoch)[0] == [-signal.SIGKILL]
+    codes, messages = run_team(1, database, out, resume=True)
+    assert codes == [0], messages
+    assert out.read_bytes() == whole.read_bytes()
+    cards = [json.loads(path.with_suffix(".json").read_text())["metrics"] for path in (out, whole)]
+    assert cards[0] == cards[1]
+
+
+@pytest.mark.slow
 def test_two_processes_go_on_as_one(database, alone, tmp_path):
     out = tmp_path / "net.safetensors"
     codes, messages = run_team(2, database, out, stop_at=5)
-    assert codes[0] == 9, messages
+    assert codes[0] == -signal.SIGKILL, messages
     card = train(database, out, SETTINGS, device="cpu", resume=True)
     same_but_for_rounding(out, {"metrics": card.metrics}, alone)
 
@@ -98,7 +112,7 @@ def test_one_goes_on_as_three(database, alone, tmp_path):
     """Three processes, of which one has nothing to do in the last step of an epoch but to take part."""
     out = tmp_path / "net.safetensors"
     codes, messages = run_team(1, database, out, stop_at=4)
-    assert codes == [9], messages
+    assert codes == [-signal.SIGKILL], messages
     codes, messages = run_team(3, database, out, resume=True)
     assert codes == [0, 0, 0], messages
     same_but_for_rounding(out, json.loads(out.with_suffix(".json").read_text()), alone)

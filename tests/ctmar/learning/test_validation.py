@@ -42,11 +42,18 @@ def test_rmse_in_hu_by_path_and_metal_without_the_metal():
     assert scores.loss == pytest.approx((error**2).mean(), rel=1e-5)
 
 
-def test_the_patches_to_draw_are_the_hardest_of_each_group_in_turn():
+def test_the_patches_to_draw_are_spread_over_each_group():
     patches = toy_patches()
-    patches.records["inputs"][[8, 12]] += 1  # raw iron
-    patches.records["inputs"][11] += 1  # dicom gold
-    chosen = choose_patches(patches, 5)
-    assert chosen[:4].tolist() == [8, 2, 1, 11]  # of raw fe, raw au, dicom fe, dicom au; ties in their order
-    assert chosen[4] == 12
-    assert len(choose_patches(patches, 1000)) == 150
+    rank = np.random.default_rng(0).permutation(150)
+    patches.records["inputs"] = (patches.targets + 0.01 * rank[:, None, None, None]).astype(np.float16)
+    group = patches.records["path"] * 2 + patches.records["metal"]
+    chosen = choose_patches(patches, 10)
+    # raw fe, raw au, dicom fe, dicom au in turn
+    assert group[chosen].tolist() == [0, 1, 2, 3, 0, 1, 2, 3, 0, 1]
+    for one in range(4):
+        errors = np.sort(rank[group == one])[::-1]
+        own = [rank[number] for number in chosen if group[number] == one]
+        # the sixth, the half and five sixths of the group, the hardest first
+        assert own == [errors[int(share * len(errors))] for share in (1 / 6, 1 / 2, 5 / 6)][: len(own)]
+    assert sorted(choose_patches(patches, 1000)) == list(range(150))
+    assert len(choose_patches(patches, 0)) == 0
