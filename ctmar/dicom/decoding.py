@@ -9,6 +9,7 @@ from pydicom.pixels import get_decoder
 from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit, RLELossless
 
+from ctmar.dicom.codestreams import require_size
 from ctmar.dicom.headers import MAX_PIXELS, SliceFile
 from ctmar.dicom.source import PARSE_ERRORS
 from ctmar.errors import UnsupportedInputError
@@ -18,9 +19,6 @@ _DECODED_AS = {
     UID("1.2.840.10008.1.2.4.55"): JPEGExtended12Bit,  # full progression, processes 10 and 12
 }
 """Retired JPEG syntaxes that pydicom has no decoder for, and the one whose library reads their code streams too."""
-
-_PLUGINS = {RLELossless: "pydicom"}
-"""Where one is preferred: on damaged data pylibjpeg-rle ends in a panic of its Rust code, which is no Exception."""
 
 _NAMES = {
     "1.2.840.10008.1.2.4.110": "JPEG XL Lossless",
@@ -75,12 +73,14 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
             f"{name}: transfer syntax {_named(syntax)} cannot be decoded: neither pydicom nor python-gdcm nor "
             "pylibjpeg has a decoder for it; have it sent as Explicit VR Little Endian by the system that wrote it."
         ) from None
-    if not decoder.is_available:
+    plugin = _plugin(syntax)
+    if not decoder.is_available or (plugin and plugin not in decoder.available_plugins):
         raise UnsupportedInputError(f"{name}: transfer syntax {_named(syntax)} needs {_missing(decoder)}.")
     try:
         # pydicom compares the syntax with the decoder's
         dataset.file_meta.TransferSyntaxUID = decoder.UID
-        plugin = "pylibjpeg" if syntax in _DECODED_AS else _PLUGINS.get(syntax, "")
+        if syntax.is_encapsulated:
+            require_size(dataset.PixelData, syntax, *shape, word_bytes=int(dataset.BitsAllocated) // 8)
         # words as they are: what pydicom takes for unused bits can be padding, which is written back
         keep = {"correct_unused_bits": False}
         pixels, _ = decoder.as_array(dataset, decoding_plugin=plugin, **keep)  # type: ignore[arg-type]
@@ -117,6 +117,17 @@ def _stored_value(dataset: Dataset, keyword: str) -> int | None:
     bits = int(dataset.BitsAllocated)
     signed = dataset.get("PixelRepresentation") == 1
     return value - (1 << bits) if signed and value >= 1 << (bits - 1) else value
+
+
+def _plugin(syntax: UID) -> str:
+    """The plugin of pydicom that decodes it.
+
+    gdcm, which pydicom would ask first, ends the whole process at many damaged code streams; on damaged run lengths
+    pylibjpeg-rle ends in a panic of its Rust code, which is no `Exception`.
+    """
+    if not syntax.is_encapsulated:
+        return ""
+    return "pydicom" if syntax == RLELossless else "pylibjpeg"
 
 
 def _named(syntax: UID) -> str:

@@ -67,12 +67,17 @@ def read_slice(slice_file: SliceFile) -> Slice:
     UnsupportedInputError
         If the file or its pixel data are damaged, truncated, too large or in an encoding that cannot be read.
     """
-    dataset = _read(slice_file)
-    with quiet_pydicom():
-        stored = decode(dataset, slice_file)
-        slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-        image_hu = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
-        padding = padding_mask(stored, image_hu, dataset)
+    try:
+        dataset = _read(slice_file)
+        with quiet_pydicom():
+            stored = decode(dataset, slice_file)
+            slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
+            image_hu = (stored.astype(np.float64) * slope + intercept).astype(np.float32)
+            padding = padding_mask(stored, image_hu, dataset)
+    except PARSE_ERRORS as error:
+        raise UnsupportedInputError(
+            f"{slice_file.name}: damaged or truncated ({type(error).__name__}); fetch it again from its source."
+        ) from None  # pydicom's text would quote values
     image_hu[padding] = HU_AIR
     return Slice(slice_file, dataset, stored, image_hu, padding, slope, intercept, slice_file.pixel_mm)
 
@@ -150,13 +155,8 @@ def _corner_regions(candidates: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _read(slice_file: SliceFile) -> FileDataset:
-    try:
-        if slice_file.frame is not None:
-            with quiet_pydicom():
-                return read_frame(slice_file.file, slice_file.frame)
-        with slice_file.file.open(most_bytes=MAX_IMAGE_BYTES) as stream:
-            return read_dataset(stream)
-    except PARSE_ERRORS as error:
-        raise UnsupportedInputError(
-            f"{slice_file.name}: damaged or truncated ({type(error).__name__}); fetch it again from its source."
-        ) from None  # pydicom's text would quote values
+    if slice_file.frame is not None:
+        with quiet_pydicom():
+            return read_frame(slice_file.file, slice_file.frame)
+    with slice_file.file.open(most_bytes=MAX_IMAGE_BYTES) as stream:
+        return read_dataset(stream)

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from ctmar import pipeline
+from ctmar import slice_correction
 from tests.conformance.orthanc import PLUGINS, PROGRAM, STORESCU, Orthanc, running
 from tests.conformance.programs import SHARED_DATA, correct, every_output_flag, needs_shared_data
 from tests.ctmar.small import GEOMETRY, MARKER, small_volumes, write_small_series
@@ -42,7 +42,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Pa
     folder = tmp_path_factory.mktemp("series")
     sources = write_small_series(folder / "source", small_volumes()[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "reprojection_geometry", lambda grid: GEOMETRY)
+        patch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
         return sources, correct(folder / "source", folder / "out", every_output_flag())
 
 
@@ -105,8 +105,8 @@ def test_a_real_series(server: Orthanc, tmp_path: Path) -> None:
     for path in chosen:
         shutil.copy(path, tmp_path / "source")
     with pytest.MonkeyPatch.context() as patch:
-        full = pipeline.reprojection_geometry
-        patch.setattr(pipeline, "reprojection_geometry", lambda grid: _few_views(full(grid)))
+        full = slice_correction.reprojection_geometry
+        patch.setattr(slice_correction, "reprojection_geometry", lambda grid: _few_views(full(grid)))
         written = correct(tmp_path / "source", tmp_path / "out", every_output_flag())
     server.store_by_stow(chosen)
     server.store_by_c_store(written)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from ctmar import pipeline
+from ctmar import slice_correction
 from tests.conformance.programs import correct, errors, every_output_flag, needs, output
 from tests.ctmar.small import GEOMETRY, small_volumes, write_small_series
 
@@ -21,7 +21,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[
     folder = tmp_path_factory.mktemp("output")
     sources = write_small_series(folder / "source", small_volumes()[0])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pipeline, "reprojection_geometry", lambda grid: GEOMETRY)
+        patch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
         return sources, correct(folder / "source", folder / "out", every_output_flag())
 
 

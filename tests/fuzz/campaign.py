@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.fuzz.inputs import draw
-from tests.fuzz.seeds import make_seeds, odd_seeds
+from tests.fuzz.seeds import Seed, make_seeds, odd_seeds
 
 ROOT = Path(__file__).parents[2]
 HARD_SECONDS = 120.0
-"""For the first input this includes the start of the process; a call into a library that hangs is not interrupted earlier."""
+"""After which a process is ended; with its start for the first input. A call into a library hears no alarm."""
 
 
 @dataclass
@@ -62,63 +62,78 @@ def campaign(
     inputs: int, seed: int, *, first: int = 0, odd: Path | None = None, save: Path | None = None, show: bool = False
 ) -> Summary:
     """Run inputs `first` to `first + inputs`; those that fail are saved in a folder each, with what happened."""
-    summary = Summary()
+    run = _Campaign(make_seeds() | (odd_seeds(odd) if odd else {}), seed, odd, save, show)
     begin = time.monotonic()
     at, end = first, first + inputs
     while at < end:
-        at = _run_worker(summary, at, end, seed, odd, show=show)
-    summary.seconds = time.monotonic() - begin
-    if save and summary.failures:
-        seeds = make_seeds() | (odd_seeds(odd) if odd else {})
-        for index, _, kind, detail in summary.failures:
-            _, chosen = draw(seeds, seed, index)
-            for name, content in chosen.files.items():
-                file = save / str(index) / "input" / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(content)
-            (save / str(index) / "what.txt").write_text(f"{kind}\nsource {chosen.source!r} {chosen.flags}\n{detail}\n")
-    return summary
+        at = run.worker(at, end)
+    run.summary.seconds = time.monotonic() - begin
+    return run.summary
 
 
-def _run_worker(summary: Summary, at: int, end: int, seed: int, odd: Path | None, *, show: bool) -> int:
-    """Run until the end or until the process dies; returns the number of the next input."""
-    command = [sys.executable, "-m", "tests.fuzz", "--worker", "--first", str(at), "--inputs", str(end - at)]
-    command += ["--seed", str(seed), *(["--odd", str(odd)] if odd else [])]
-    started, counted = at, summary.inputs
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        rest, errors = b"", b""
-        streams = [process.stdout, process.stderr]
-        while streams:
-            ready, _, _ = select.select(streams, [], [], HARD_SECONDS)
-            if not ready:
-                process.kill()
-                break
-            for stream in ready:
-                chunk = stream.read(65536)
-                if not chunk:
-                    streams.remove(stream)
-                elif stream is process.stderr:
-                    errors = (errors + chunk)[-4000:]
-                else:
-                    *lines, rest = (rest + chunk).split(b"\n")
-                    for line in lines:
-                        summary.add(json.loads(line))
-                        at += 1
-                        if show and summary.inputs % 1000 == 0:
-                            print(
-                                f"{summary.inputs} inputs, {len(summary.failures)} failures",
-                                file=sys.stderr,
-                                flush=True,
-                            )
-        code = process.wait()
-    if at == end:
-        return at
-    if at == started and summary.inputs == counted and code > 0:
-        raise RuntimeError(f"the fuzzer itself failed:\n{errors.decode(errors='replace')}")
-    kind = "FAIL hang in a library" if code == -9 else f"FAIL crash (exit {code})"
-    name = draw(make_seeds() | (odd_seeds(odd) if odd else {}), seed, at)[0]
-    detail = errors.decode(errors="replace")
-    summary.add({"index": at, "seed": name, "kind": kind, "seconds": 0, "peak_mib": 0, "detail": detail})
-    return at + 1
+@dataclass
+class _Campaign:
+    """What one is run with, and what came of it so far."""
+
+    seeds: dict[str, Seed]
+    seed: int
+    odd: Path | None
+    save: Path | None
+    show: bool
+    summary: Summary = field(default_factory=Summary)
+
+    def worker(self, at: int, end: int) -> int:
+        """Run a process until the end or until it dies; returns the number of the next input."""
+        command = [sys.executable, "-m", "tests.fuzz", "--worker", "--first", str(at), "--inputs", str(end - at)]
+        command += ["--seed", str(self.seed), *(["--odd", str(self.odd)] if self.odd else [])]
+        started = at
+        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            rest, errors = b"", b""
+            streams = [process.stdout, process.stderr]
+            while streams:
+                ready, _, _ = select.select(streams, [], [], HARD_SECONDS)
+                if not ready:
+                    process.kill()
+                    break
+                for stream in ready:
+                    chunk = stream.read(65536)
+                    if not chunk:
+                        streams.remove(stream)
+                    elif stream is process.stderr:
+                        errors = (errors + chunk)[-4000:]
+                    else:
+                        *lines, rest = (rest + chunk).split(b"\n")
+                        for line in lines:
+                            self._add(json.loads(line))
+                            at += 1
+            code = process.wait()
+        if at == end:
+            return at
+        detail = errors.decode(errors="replace")
+        if at == started and code > 0:
+            raise RuntimeError(f"the fuzzer itself failed:\n{detail}")
+        kind = "FAIL hang in a library" if code == -9 else f"FAIL crash (exit {code})"
+        name = draw(self.seeds, self.seed, at)[0]
+        self._add({"index": at, "seed": name, "kind": kind, "seconds": 0, "peak_mib": 0, "detail": detail})
+        return at + 1
+
+    def _add(self, line: dict[str, object]) -> None:
+        before = len(self.summary.failures)
+        self.summary.add(line)
+        if self.show and self.summary.inputs % 1000 == 0:
+            text = f"{self.summary.inputs} inputs, {len(self.summary.failures)} failures"
+            print(text, file=sys.stderr, flush=True)
+        if self.save and len(self.summary.failures) > before:
+            self._keep(self.save)
+
+    def _keep(self, folder: Path) -> None:
+        """Save the input that failed last."""
+        index, _, kind, detail = self.summary.failures[-1]
+        _, chosen = draw(self.seeds, self.seed, index)
+        for name, content in chosen.files.items():
+            file = folder / str(index) / "input" / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(content)
+        (folder / str(index) / "what.txt").write_text(f"{kind}\nsource {chosen.source!r} {chosen.flags}\n{detail}\n")

@@ -1,4 +1,4 @@
-"""Explicit VR Little Endian files as lists of raw elements, to be written back with whatever lies a mutation puts in."""
+"""Explicit VR Little Endian files as lists of raw elements, to be written back with whatever lies are put in."""
 
 from __future__ import annotations
 

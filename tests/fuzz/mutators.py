@@ -35,10 +35,11 @@ KEYWORDS = (
     "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID", "SpecificCharacterSet", "SliceThickness",
     "GantryDetectorTilt", "TimezoneOffsetFromUTC", "SeriesDate", "SeriesTime", "LossyImageCompression", "PatientName",
     "DerivationDescription", "ContributingEquipmentSequence", "SourceImageSequence", "DerivationCodeSequence",
-    "CodingSchemeIdentificationSequence", "ReferencedFileID", "TransferSyntaxUID", "WindowCenter", "FrameOfReferenceUID",
+    "CodingSchemeIdentificationSequence", "ReferencedFileID", "TransferSyntaxUID", "WindowCenter",
     "ContourData", "SegmentSequence", "PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence",
     "DimensionIndexValues", "FrameIncrementPointer", "OffsetOfReferencedLowerLevelDirectoryEntity", "PixelData",
-    "NumberOfContourPoints", "IconImageSequence", "Manufacturer", "PatientPosition", "AcquisitionNumber",
+    "FrameOfReferenceUID", "NumberOfContourPoints", "IconImageSequence", "Manufacturer", "PatientPosition",
+    "AcquisitionNumber",
 )  # fmt: skip
 
 NUMBERS = (0, 1, 2, 3, 7, 8, 11, 12, 15, 16, 17, 31, 32, 33, 64, 127, 128, 255, 256, 4095, 32767, 32768, 65535)

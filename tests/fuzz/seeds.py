@@ -1,9 +1,11 @@
-"""Small valid inputs of every kind that `ctmar correct` takes, or that lie beside what it takes: seeds for the fuzzer."""
+"""Small valid inputs of every kind that `ctmar correct` takes, or that lie beside it: seeds for the fuzzer."""
 
 from __future__ import annotations
 
+import gc
 import io
 import tempfile
+import warnings
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +33,7 @@ from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import ct_dataset, save, write_ct_series
 from tests.ctmar.small import MARKER, write_foreign_case
 
-SIDE = 20
+SIDE = 24
 COMPRESSED = ("JPEGLosslessProcess14", "JPEGLosslessProcess14_1", "JPEGLSLossless", "JPEG2000Lossless", "RLELossless")
 """As gdcm calls them."""
 
@@ -55,7 +57,7 @@ def volume_hu(slices: int = 2, side: int = SIDE) -> np.ndarray:
     rows, cols = np.mgrid[:side, :side] - (side - 1) / 2
     image = np.where(np.hypot(rows, cols) < side / 2 - 2, 0.0, -1000.0)
     dirty = image.copy()
-    dirty[np.hypot(rows - 3, cols) < 2] = 2900
+    dirty[np.hypot(rows - 3, cols) < 1.3] = 2900
     return np.stack([image if k == 1 else dirty for k in range(slices)])
 
 
@@ -66,7 +68,7 @@ def make_seeds() -> dict[str, Seed]:
         folder = Path(name)
         plain = _series(folder / "plain", ExplicitVRLittleEndian)
         seeds["explicit"] = Seed(plain)
-        seeds["seg-and-report"] = Seed(plain, flags=("--seg", "--report"))
+        seeds["all-outputs"] = Seed(plain, flags=("--seg", "--report", "--difference", "--preview"))
         seeds["implicit"] = Seed(_series(folder / "implicit", ImplicitVRLittleEndian))
         seeds["big-endian"] = Seed(_series(folder / "big", ExplicitVRBigEndian))
         seeds["deflated"] = Seed(_series(folder / "deflated", DeflatedExplicitVRLittleEndian))
@@ -130,7 +132,7 @@ def enhanced_dataset(slices: int = 2) -> Dataset:
     ds.SharedFunctionalGroupsSequence = [shared]
     ds.PerFrameFunctionalGroupsSequence = Sequence(
         _item(
-            PlanePositionSequence=[_item(ImagePositionPatient=[-10, -10, 2.0 * k])],
+            PlanePositionSequence=[_item(ImagePositionPatient=[-12, -12, 2.0 * k])],
             FrameContentSequence=[_item(StackID="1", InStackPositionNumber=k + 1, DimensionIndexValues=[1, k + 1])],
         )
         for k in range(slices)
@@ -150,7 +152,7 @@ def structure_set(slices: int = 2) -> Dataset:
     ds.StructureSetROISequence = [_item(ROINumber=1, ROIName="Metal", ReferencedFrameOfReferenceUID="2.25.3001")]
     contours = []
     for k in range(slices):
-        square = [v for x, y in ((-3, 0), (3, 0), (3, 6), (-3, 6)) for v in (x, y, 2.0 * k)]
+        square = [v for x, y in ((-2, 1), (2, 1), (2, 5), (-2, 5)) for v in (x, y, 2.0 * k)]
         contours.append(_item(ContourGeometricType="CLOSED_PLANAR", NumberOfContourPoints=4, ContourData=square))
     ds.ROIContourSequence = [_item(ReferencedROINumber=1, ContourSequence=contours)]
     ds.RTROIObservationsSequence = [_item(ObservationNumber=1, ReferencedROINumber=1, RTROIInterpretedType="")]
@@ -164,6 +166,8 @@ def _series(folder: Path, syntax: pydicom.uid.UID) -> dict[str, bytes]:
         ds.PatientName, ds.PatientID = f"{MARKER}^NAME", MARKER
         ds.private_block(0x0009, "CTMAR TEST", create=True).add_new(0x01, "LO", PRIVATE_TEXT)
         ds.add_new("PixelPaddingValue", "US", 0)
+        if syntax == ExplicitVRBigEndian:
+            ds.PixelData = np.frombuffer(ds.PixelData, "<u2").astype(">u2").tobytes()
         save(ds, file, syntax=syntax)
     return {file.name: file.read_bytes() for file in files}
 
@@ -212,10 +216,14 @@ def _segmentation(plain: Path) -> bytes:
 
 
 def _with_dicomdir(plain: Path, folder: Path) -> dict[str, bytes]:
-    files = FileSet()
-    for path in sorted(plain.iterdir()):
-        files.add(path)
-    files.write(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the temporary folder that a file set leaves to the garbage collector
+        files = FileSet()
+        for path in sorted(plain.iterdir()):
+            files.add(path)
+        files.write(folder)
+        del files
+        gc.collect()
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
@@ -233,7 +241,9 @@ def _mask_files(folder: Path) -> dict[str, bytes]:
 def _nifti(path: Path, volume: np.ndarray) -> bytes:
     import nibabel
 
-    nibabel.save(nibabel.Nifti1Image(volume[:, ::-1, ::-1].T.copy(), np.diag([1.0, 1.0, 2.0, 1.0])), path)
+    # the patient's right is the first column and anterior the first row: x and y of DICOM with their signs changed
+    affine = np.array([[-1.0, 0, 0, 12], [0, -1.0, 0, 12], [0, 0, 2.0, 0], [0, 0, 0, 1.0]])
+    nibabel.save(nibabel.Nifti1Image(volume.T.copy(), affine), path)
     return path.read_bytes()
 
 

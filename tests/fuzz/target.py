@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import io
+import math
 import os
 import resource
 import shutil
 import signal
 import time
 import traceback
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from pathlib import Path
 import pydicom
 import typer
 
-from ctmar import pipeline
+from ctmar import slice_correction
 from ctmar.cli import app
 from ctmar.errors import CtmarError
 from data_sim.geometry import FanArc, ImageGrid
@@ -65,10 +67,10 @@ def run(seed: Seed, folder: Path) -> Outcome:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(content)
     flags = [str(place / flag[1:]) if flag.startswith("@") else flag for flag in seed.flags]
-    if not all(name.endswith(".h5") for name in seed.files):
+    if not all(name.endswith((".h5", ".nii", ".nii.gz")) for name in seed.files):
         flags.append("--all")
-    is_case = seed.source.endswith(".h5")
-    target = out.with_suffix(".h5") if is_case else out
+    kind_of_file = next((end for end in (".h5", ".nii.gz", ".nii") if seed.source.endswith(end)), "")
+    target = out.with_name(out.name + kind_of_file)
     arguments = [
         "correct",
         str(source / seed.source),
@@ -94,7 +96,7 @@ def run(seed: Seed, folder: Path) -> Outcome:
         )
         if peak > PEAK_MIB:
             broken = f"{peak:.0f} MiB of memory"
-        kind, detail = (f"FAIL {broken}", "") if broken else (kind, detail)
+        kind, detail = (f"FAIL {broken}", "") if broken else (kind, detail or text.getvalue())
     shutil.rmtree(folder)
     return Outcome(kind, seconds, peak, detail)
 
@@ -102,17 +104,18 @@ def run(seed: Seed, folder: Path) -> Outcome:
 @contextlib.contextmanager
 def small_scans() -> Iterator[None]:
     """Few views and bins: what is sought is in the reading, not in the projecting."""
-    full = pipeline.reprojection_geometry
+    full = slice_correction.reprojection_geometry
 
     def small(grid: ImageGrid) -> FanArc:
-        fan = full(grid)
-        return FanArc(views=36, bins=96, bin_pitch_rad=fan.bins * fan.bin_pitch_rad / 96)
+        half = full(grid).source_isocentre_mm  # raises where no gantry is wide enough
+        corner = min(0.95, math.hypot(*grid.shape) / 2 * grid.pixel_mm / half)
+        return FanArc(views=60, bins=72, bin_pitch_rad=2.1 * math.asin(corner) / 72)
 
-    pipeline.reprojection_geometry = small
+    slice_correction.reprojection_geometry = small
     try:
         yield
     finally:
-        pipeline.reprojection_geometry = full
+        slice_correction.reprojection_geometry = full
 
 
 def bound_memory() -> None:
@@ -158,7 +161,9 @@ def _broken(folder: Path, before: dict[str, bytes | None], target: Path, text: s
             return "a report holds patient data"
         if name.endswith(".dcm"):
             try:
-                broken = _unreadable(folder / name)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what was odd in the source is odd in the output
+                    broken = _unreadable(folder / name)
             except Exception as error:
                 broken = f"an output that pydicom does not read ({type(error).__name__})"
             if broken:
