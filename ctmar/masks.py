@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmar.errors import CtmarError, UnsupportedInputError, UsageError
+from ctmar.nifti import open_volume
 
 MOST_PIXELS = 2**28
 """A thousand slices of 512 x 512 pixels."""
@@ -206,7 +207,9 @@ def read_planes(path: Path) -> tuple[NDArray[np.bool_], tuple[float, float] | No
             refuse_large(path, np.load(path, mmap_mode="r", allow_pickle=False).shape)
             mask = np.load(path, allow_pickle=False)
         elif name.endswith((".nii", ".nii.gz")):
-            mask, pixel_mm = _read_nifti(path)
+            volume = open_volume(path)
+            refuse_large(path, volume.shape)
+            mask, pixel_mm = np.stack([volume.values(index) for index in range(len(volume))]), volume.pixel_mm
         elif name.endswith(".png"):
             from PIL import Image
 
@@ -223,12 +226,3 @@ def read_planes(path: Path) -> tuple[NDArray[np.bool_], tuple[float, float] | No
     if mask.ndim != 3 or mask.dtype.kind not in "buif":
         raise UnsupportedInputError(f"{path}: a mask has two or three axes of numbers; export it again.")
     return np.nan_to_num(mask) != 0, pixel_mm
-
-
-def _read_nifti(path: Path) -> tuple[NDArray[np.float32], tuple[float, float]]:
-    """(slices, rows, cols) with rows from anterior and columns from the patient's right; a pixel's height and width."""
-    nibabel = _nibabel(path)
-    volume = nibabel.as_closest_canonical(nibabel.load(path))
-    refuse_large(path, volume.shape)
-    width_mm, height_mm = (float(step) for step in volume.header.get_zooms()[:2])
-    return np.asarray(volume.dataobj, np.float32)[::-1, ::-1].T, (height_mm, width_mm)

@@ -103,7 +103,7 @@ def correct(
         origin=str(config) if config else "correct",
     )
     check_device(settings.device)
-    keep_source(source, out)
+    keep_source(source.parent if source.name == "DICOMDIR" else source, out)
     if is_case_source(source):
         if series or all_ or seg or difference or preview or report:
             raise UsageError(

@@ -77,6 +77,8 @@ _REPLACED = (
 _LOSSY = {
     JPEGBaseline8Bit: "ISO_10918_1",
     JPEGExtended12Bit: "ISO_10918_1",
+    UID("1.2.840.10008.1.2.4.53"): "ISO_10918_1",  # retired spectral selection and full progression
+    UID("1.2.840.10008.1.2.4.55"): "ISO_10918_1",
     JPEGLSNearLossless: "ISO_14495_1",
 }
 """Transfer syntaxes that always lose, and their Lossy Image Compression Method (PS3.3 C.7.6.1.1.5.1)."""
