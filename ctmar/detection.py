@@ -6,7 +6,7 @@ Slices are seen once, in their order. Of a slice without anything bright only it
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -310,7 +310,7 @@ class _Search:
             masks=self.masks,
             threshold_hu=threshold_hu,
             grow_hu=self.grow_hu,
-            settings=self.settings,
+            settings=replace(self.settings, dilation_mm=self.settings.dilation_mm or 0.0),
             kept=tuple(largest_first),
             left_out=tuple(sorted(left_out, key=lambda c: -c.volume_mm3)),
             specks=specks,

@@ -68,6 +68,9 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
         raise UnsupportedInputError(
             f"highdicom cannot write a preview of this series ({type(error).__name__}); leave --preview out."
         ) from None  # its text would quote values
+    for keyword in ("BodyPartExamined", "Laterality"):
+        if derived.get(keyword):
+            setattr(image, keyword, derived[keyword].value)
     image.SeriesDescription = "Preview: before, after, difference (ctmar)"
     image.ImageType = ["DERIVED", "SECONDARY"]
     image.DerivationDescription = derived.DerivationDescription

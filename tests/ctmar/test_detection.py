@@ -11,6 +11,7 @@ from ctmar.components import CONTRAST, DENSE, OUTSIDE
 from ctmar.config import settings_from
 from ctmar.detection import DetectionSettings, detect, detect_in_image, thicknesses_mm
 from ctmar.errors import UsageError
+from ctmar.raw import DILATION_MM
 
 PIXEL_MM = 0.8
 SIZE = 256
@@ -144,13 +145,14 @@ def test_dilation_is_in_mm():
 
 
 @pytest.mark.parametrize("pixel_mm", [0.45, 0.8, 1.2])
-def test_the_default_is_a_pixel_of_any_usual_size(pixel_mm):
+def test_images_get_no_margin_and_raw_data_a_pixel_of_any_usual_size(pixel_mm):
     square = (pixel_mm, pixel_mm)
     y, x = grid(square)
     dot = (np.abs(y + 20) <= 2) & (np.abs(x - 10) <= 2)
     image = body(square)
     image[dot] = 3071
-    mask = found([Slice(image, square)], DetectionSettings()).masks[0]
+    np.testing.assert_array_equal(found([Slice(image, square)], DetectionSettings()).masks[0], dot)
+    mask = found([Slice(image, square)], DetectionSettings(dilation_mm=DILATION_MM)).masks[0]
     rows = np.flatnonzero(mask.any(axis=1))
     assert rows.size == dot.any(axis=1).sum() + 2
     assert not (ndimage.binary_dilation(dot) & ~mask).any()

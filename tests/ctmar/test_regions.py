@@ -3,6 +3,7 @@ import pytest
 
 from ctmar.regions import (
     MOST_REGIONS,
+    dark_parts,
     label_regions,
     linked,
     moved_out,
@@ -107,3 +108,24 @@ def test_patient_zone_bridges_what_artifacts_cut():
     assert patient_zone(image, np.zeros(image.shape, bool), (1.0, 1.0))[75, 100]
     nothing = np.full((50, 50), -1000.0, np.float32)
     assert patient_zone(nothing, np.zeros((50, 50), bool), (1.0, 1.0)).all()
+
+
+def test_what_is_too_dark_for_the_mask_of_thin_metal():
+    image = np.full((100, 100), 50.0, np.float32)
+    image[50, 20:80] = 1500  # a wire, bright where it fills its pixels
+    image[50, 45:55] = 3071
+    image[50, 62] = 400  # what lies beyond is not connected
+    image[60, 40:60] = 1500  # bone that does not touch it
+    metal = image >= 3000
+    parts = dark_parts(image, metal, (1.0, 1.0))
+    expected = np.zeros_like(metal)
+    expected[50, 37:45] = expected[50, 55:62] = True  # up to 8 mm
+    np.testing.assert_array_equal(parts, expected)
+    assert not dark_parts(image, np.zeros_like(metal), (1.0, 1.0)).any()
+
+
+def test_around_thick_metal_nothing_is_kept():
+    y, x = np.mgrid[:100, :100] - 50.0
+    radius = np.hypot(y, x)
+    image = np.where(radius < 8, 3071, np.where(radius < 12, 1500, 50)).astype(np.float32)
+    assert not dark_parts(image, radius < 8, (1.0, 1.0)).any()
