@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 
 import numpy as np
 from pydicom.datadict import dictionary_has_tag, dictionary_VR
@@ -13,6 +14,7 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.valuerep import STR_VR
 
 _PIXELS = Tag("PixelData")
+_CHARACTER_SET = Tag("SpecificCharacterSet")
 
 _DEEPEST = 8
 """Sequences within sequences; real CT has 4 or 5. What pydicom says of an error grows threefold with every level."""
@@ -41,7 +43,7 @@ def _copy(source: Dataset, *, big_endian: bool, depth: int) -> Dataset:
         # groups below 8 belong into the file meta information or into messages (PS3.5 section 7.1)
         if tag.is_private or tag.group < 0x0008 or tag.element == 0 or tag == _PIXELS:
             continue
-        if _is_overlay_in_pixels(source, tag):
+        if _is_overlay_in_pixels(source, tag) or (tag == _CHARACTER_SET and not _is_code(source[tag].value)):
             continue
         raw = _raw_element(source.get_item(tag), big_endian=big_endian)
         copied[tag] = raw or _parsed_element(source[tag], big_endian=big_endian, depth=depth)
@@ -59,7 +61,7 @@ def _raw_element(element: DataElement | RawDataElement | None, *, big_endian: bo
         vr = dictionary_VR(element.tag)
     if vr in (None, "UN", "SQ") or len(str(vr)) != 2 or (big_endian and vr not in STR_VR):
         return None
-    if element.tag == Tag("SpecificCharacterSet"):
+    if element.tag == _CHARACTER_SET:
         return None
     return RawDataElement(element.tag, str(vr), element.length, element.value, 0, False, True)
 
@@ -77,3 +79,11 @@ def _parsed_element(element: DataElement, *, big_endian: bool, depth: int) -> Da
 def _is_overlay_in_pixels(source: Dataset, tag: BaseTag) -> bool:
     """Overlays kept in unused bits of the pixels (retired) go with these bits."""
     return 0x6000 <= tag.group <= 0x60FF and (tag.group, 0x3000) not in source
+
+
+def _is_code(value: object) -> bool:
+    """Whether it is text, or texts, without control characters: readers fail at a character set with a null in it."""
+    texts = [value] if isinstance(value, str) or value is None else value
+    return isinstance(texts, Iterable) and all(
+        text is None or (isinstance(text, str) and text.isascii() and text.isprintable()) for text in texts
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
@@ -17,7 +19,7 @@ from ctmar.dicom.derived import (
 )
 from ctmar.dicom.pixels import Slice
 from ctmar.dicom.segment import completed
-from ctmar.dicom.source import optional_number, quiet_pydicom
+from ctmar.dicom.source import PARSE_ERRORS, optional_number, quiet_pydicom
 from ctmar.errors import UnsupportedInputError
 from ctmar.report.pictures import SOFT_TISSUE, SlicePreview, sheet
 
@@ -55,7 +57,7 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
                 photometric_interpretation="MONOCHROME2",
                 bits_allocated=8,
                 coordinate_system="PATIENT",
-                patient_orientation=("L", "P"),
+                patient_orientation=_towards(source.file.orientation),
                 series_instance_uid=series_uid,
                 series_number=number,
                 sop_instance_uid=new_uid(),
@@ -64,7 +66,10 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
             image.copy_patient_and_study_information(derived)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+            for keyword in ("BodyPartExamined", "Laterality"):
+                if keyword in derived:
+                    image[keyword] = derived[keyword]
+    except PARSE_ERRORS as error:
         raise UnsupportedInputError(
             f"highdicom cannot write a preview of this series ({type(error).__name__}); leave --preview out."
         ) from None  # its text would quote values
@@ -79,3 +84,13 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
     image.file_meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
     image.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
     return image
+
+
+def _towards(orientation: Sequence[float]) -> tuple[str, str]:
+    """Where rows and columns lead to in the patient, roughly (PS3.3 section C.7.6.1.1.1)."""
+
+    def letter(direction: Sequence[float]) -> str:
+        axis = int(np.argmax(np.abs(direction)))
+        return ("LR", "PA", "HF")[axis][int(direction[axis] < 0)]
+
+    return letter(orientation[:3]), letter(orientation[3:])

@@ -34,7 +34,7 @@ def test_every_file_is_without_error(folders: tuple[list[Path], list[Path]]) -> 
     assert len(written) > len(sources)
     known = sum((errors(path) for path in sources), start=errors(sources[0]))
     assert not known
-    assert {path.name: errors(path) for path in written if errors(path)} == {}
+    assert {str(path): errors(path) for path in written if errors(path)} == {}
 
 
 def test_every_file_is_read_by_dcmtk(folders: tuple[list[Path], list[Path]]) -> None:

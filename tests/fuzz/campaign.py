@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import select
 import subprocess
@@ -65,8 +66,9 @@ def campaign(
     run = _Campaign(make_seeds() | (odd_seeds(odd) if odd else {}), seed, odd, save, show)
     begin = time.monotonic()
     at, end = first, first + inputs
-    while at < end:
-        at = run.worker(at, end)
+    with contextlib.suppress(KeyboardInterrupt):  # what came of it so far is told as well
+        while at < end:
+            at = run.worker(at, end)
     run.summary.seconds = time.monotonic() - begin
     return run.summary
 

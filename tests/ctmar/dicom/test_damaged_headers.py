@@ -139,3 +139,14 @@ def test_a_length_beyond_all_memory_is_damage(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(pydicom, "dcmread", exhausted)
     (skipped,) = find_series(tmp_path).skipped
     assert skipped.reason == "damaged or truncated header (MemoryError)"
+
+
+def test_a_character_set_that_no_reader_takes_is_left_out(tmp_path: Path) -> None:
+    """The character set is decoded before anything else: with a null in it, nobody could open the derived image."""
+    path = tmp_path / "a.dcm"
+    odd = Element(b"\x08\x00\x05\x00", b"SQ", b"ISO_IR 100")
+    path.write_bytes(file_bytes(put(parsed(ct_dataset(ramp_hu(1)[0]), path), odd)))
+    write_dataset(derive(load(path), None, series=NEW), tmp_path / "b.dcm")
+    result = pydicom.dcmread(tmp_path / "b.dcm")
+    assert "SpecificCharacterSet" not in result
+    np.testing.assert_array_equal(result.pixel_array, load(path).stored)
