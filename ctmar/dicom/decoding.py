@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels import get_decoder
-from pydicom.pixels.decoders.base import Decoder
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGExtended12Bit, RLELossless
 
 from ctmar.dicom.codestreams import require_size
@@ -27,13 +26,8 @@ _NAMES = {
 }
 """Syntaxes that are younger than pydicom's list of names."""
 
-_PACKAGES = {
-    "gdcm": "python-gdcm",
-    "pillow": "pillow",
-    "pyjpegls": "pyjpegls",
-    "pylibjpeg": "pylibjpeg[libjpeg,openjpeg,rle]",
-}
-"""Plugins of pydicom, and what pip calls them."""
+_PYLIBJPEG = "pylibjpeg[libjpeg,openjpeg,rle]"
+"""What decodes compressed pixels, as pip calls it."""
 
 
 def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
@@ -70,12 +64,12 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
         decoder = get_decoder(_DECODED_AS.get(syntax, syntax))
     except NotImplementedError:
         raise UnsupportedInputError(
-            f"{name}: transfer syntax {_named(syntax)} cannot be decoded: neither pydicom nor python-gdcm nor "
-            "pylibjpeg has a decoder for it; have it sent as Explicit VR Little Endian by the system that wrote it."
+            f"{name}: transfer syntax {_named(syntax)} cannot be decoded: neither pydicom nor pylibjpeg "
+            "has a decoder for it; have it sent as Explicit VR Little Endian by the system that wrote it."
         ) from None
     plugin = _plugin(syntax)
     if not decoder.is_available or (plugin and plugin not in decoder.available_plugins):
-        raise UnsupportedInputError(f"{name}: transfer syntax {_named(syntax)} needs {_missing(decoder)}.")
+        raise UnsupportedInputError(f"{name}: transfer syntax {_named(syntax)} needs {_PYLIBJPEG}.")
     try:
         # pydicom compares the syntax with the decoder's
         dataset.file_meta.TransferSyntaxUID = decoder.UID
@@ -85,10 +79,9 @@ def decode(dataset: FileDataset, slice_file: SliceFile) -> NDArray[np.integer]:
         keep = {"correct_unused_bits": False}
         pixels, _ = decoder.as_array(dataset, decoding_plugin=plugin, **keep)  # type: ignore[arg-type]
     except (*PARSE_ERRORS, RuntimeError, MemoryError):
-        needs = f", or it needs {_missing(decoder)}" if decoder.missing_dependencies and syntax.is_encapsulated else ""
         raise UnsupportedInputError(
             f"{name}: pixel data cannot be decoded (transfer syntax {_named(syntax)}): truncated or damaged; "
-            f"fetch it again from its source{needs}."
+            "fetch it again from its source."
         ) from None
     finally:
         dataset.file_meta.TransferSyntaxUID = syntax
@@ -120,7 +113,7 @@ def _stored_value(dataset: Dataset, keyword: str) -> int | None:
 
 
 def _plugin(syntax: UID) -> str:
-    """The plugin of pydicom that decodes it.
+    """The plugin of pydicom that decodes it, "" where none is needed.
 
     gdcm, which pydicom would ask first, ends the whole process at many damaged code streams; on damaged run lengths
     pylibjpeg-rle ends in a panic of its Rust code, which is no `Exception`.
@@ -133,12 +126,6 @@ def _plugin(syntax: UID) -> str:
 def _named(syntax: UID) -> str:
     name = _NAMES.get(syntax, syntax.name)
     return syntax if name == syntax else f"{name} ({syntax})"
-
-
-def _missing(decoder: Decoder) -> str:
-    """The packages that are not installed and would decode it."""
-    plugins = [text.split(" - ")[0] for text in decoder.missing_dependencies]
-    return " or ".join(_PACKAGES.get(plugin, plugin) for plugin in plugins) or "a package that is not installed"
 
 
 def _require_integers(dataset: Dataset, name: str) -> None:
