@@ -22,7 +22,7 @@ from ctmar.masks import is_nifti
 from ctmar.methods import NEEDS_NETWORK
 from ctmar.nifti import open_volume
 from ctmar.nifti_correction import correct_series_to_nifti, correct_volume, metal_of_volume
-from ctmar.pipeline import Tell
+from ctmar.pipeline import Tell, find_metal
 from ctmar.raw import correct_case
 from ctmar.restorer import NetworkRestorer
 from ctmar.results import SeriesResult
@@ -55,7 +55,8 @@ def correct_dicom(
         bar("reading headers", 0, 1)
         found = find_series(source)
     _say_skipped(found)
-    chosen = choose_series(found, uid=uid, all_=all_)
+    with progress_bar() as bar:
+        chosen = choose_series(found, uid=uid, all_=all_, remark=lambda one: _metal_in(one, settings, bar))
     refuse_existing(out, overwrite=settings.overwrite)
     if is_nifti(out):
         _refuse_further_series(settings)
@@ -183,6 +184,15 @@ def _dry_run(chosen: Sequence[Series], targets: Sequence[Path], settings: Correc
             warn(f"slice {number}: {why}")
     if missing:
         raise SomeSlicesFailedError(f"{missing} slices cannot be read; they are listed above.")
+
+
+def _metal_in(series: Series, settings: CorrectionSettings, bar: Bar) -> str:
+    """How many slices of a series hold metal, for a list of several."""
+    try:
+        found, _ = find_metal(SeriesStack(series), replace(settings, strict=False), tell=_named(bar, series.key))
+    except UnsupportedInputError:
+        return ", cannot be read"
+    return f", metal in {len(found.slices)}" if found.slices else ", no metal"
 
 
 def _refuse_further_series(settings: CorrectionSettings) -> None:

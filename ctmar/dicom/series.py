@@ -6,7 +6,7 @@ Only headers are read here. Slices are never resampled: what is odd about a seri
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -129,8 +129,12 @@ def find_series(source: Path) -> Found:
     return Found(source, tuple(sorted(series, key=lambda s: (s.number or 0, s.uid, s.part or 0))), tuple(skipped))
 
 
-def choose_series(found: Found, *, uid: str | None = None, all_: bool = False) -> list[Series]:
+def choose_series(
+    found: Found, *, uid: str | None = None, all_: bool = False, remark: Callable[[Series], str] = lambda _: ""
+) -> list[Series]:
     """The series to work on: the one with `uid` (its `key`, too), or all, or the only one there is.
+
+    Where they are listed, each line ends with the `remark` on its series.
 
     Raises
     ------
@@ -149,15 +153,16 @@ def choose_series(found: Found, *, uid: str | None = None, all_: bool = False) -
         if not chosen:
             raise NoUsableSeriesError(f"{found.source}: no usable CT series {uid}; there are:{_listing(found.series)}")
     if len(chosen) > 1 and not all_:
+        listing = _listing(chosen, remark)
         raise SeveralSeriesError(
-            f"{found.source}: {len(chosen)} usable CT series; choose with --series UID or --all:{_listing(chosen)}"
+            f"{found.source}: {len(chosen)} usable CT series; choose with --series UID or --all:{listing}"
         )
     return chosen
 
 
-def _listing(series: Sequence[Series]) -> str:
+def _listing(series: Sequence[Series], remark: Callable[[Series], str] = lambda _: "") -> str:
     """A line for each, after a line break."""
-    lines = [describe(one) for one in series[:_LISTED]]
+    lines = [describe(one) + remark(one) for one in series[:_LISTED]]
     lines += [f"and {len(series) - _LISTED} more"] if len(series) > _LISTED else []
     return "".join(f"\n  {line}" for line in lines)
 
