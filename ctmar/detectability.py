@@ -5,7 +5,9 @@ and of Vaishnav et al. [1]_: discs of low contrast are put beside the metal, and
 tells images with them from images without. A small RMSE does not say that: a method may smooth a lesion away.
 
 The disc's line integrals are added to those of the case, which is exact for what the detector would have measured
-except for the disc's own noise and beam hardening; both are negligible at tens of HU.
+except for the disc's own noise and beam hardening; both are negligible at tens of HU. The observer knows the anatomy:
+it sees images less the reference without lesion, so that it has to do with noise and artifacts alone, as in the uniform
+phantoms of the standard.
 
 References
 ----------
@@ -27,7 +29,7 @@ from scipy import ndimage
 
 from ctmar.database import Case, list_cases, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.evaluation import PATHS
+from ctmar.evaluation import LIMIT, PATHS
 from ctmar.methods import METHODS, Correction, Restorer
 from ctmar.metrics import SOFT_TISSUE_HU, body_mask
 from ctmar.observer import channel_outputs, observe
@@ -84,10 +86,10 @@ def detectability(
     lesions
         What is put where.
     methods, restorer, device
-        As in an evaluation; without a network the methods that need one are left out. The row ``reference`` is the
-        image without metal: what could be seen at best.
+        As in an evaluation; without a network the methods that need one are left out. The row ``limit`` is the trace
+        replaced with the reference, lesion included, as prior.
     seed
-        Of the places, folds and intervals.
+        Of the places and folds.
 
     Returns
     -------
@@ -162,15 +164,16 @@ def choose_places(case: Case, lesions: Lesions, *, rng: np.random.Generator) -> 
 
 
 def with_lesions(case: Case, places: Sequence[Place], lesions: Lesions, projector: Projector) -> Case:
-    """The case as if there were lesions: both sinograms, and no images but what has to be made from them anew."""
+    """The case as if there were lesions: its sinogram and its reference image."""
     rows, cols = np.indices(case.grid.shape)
     discs = np.zeros(case.grid.shape, np.float32)
     radius_px = lesions.radius_mm / case.grid.pixel_mm
     for row, col in places:
         discs[np.hypot(rows - row, cols - col) <= radius_px] = 1
     change = projector.forward(discs[None] * np.float32(lesions.contrast_hu / 1000 * case.mu_water_per_mm))[0]
-    reference = None if case.sinogram_reference is None else case.sinogram_reference + change
-    return replace(case, sinogram_metal=case.sinogram_metal + change, sinogram_reference=reference)
+    change_hu = projector.fbp(change, window=KERNEL) * np.float32(1000 / case.mu_water_per_mm)
+    images = {**case.images, "reference": case.images["reference"] + change_hu}
+    return replace(case, sinogram_metal=case.sinogram_metal + change, images=images)
 
 
 def _both(
@@ -194,7 +197,7 @@ def _both(
 def _images(
     case: Case, path: str, methods: Sequence[str], restorer: Restorer | None, projector: Projector
 ) -> dict[str, NDArray[np.floating]]:
-    """Images in HU of the methods and of the reference, all from the sinograms."""
+    """Images in HU of the methods and of the limit, all from the sinogram."""
     mu_water_per_mm, metal = case.mu_water_per_mm, np.asarray(case.mask_metal)[None]
     sinogram = case.sinogram_metal[None]
     uncorrected_hu = mu_to_hu(projector.fbp(sinogram, window=KERNEL), mu_water_per_mm)
@@ -204,13 +207,11 @@ def _images(
     else:
         stored_hu = np.clip(np.rint(uncorrected_hu), *STORED_HU)
         correction = Correction.of_image(stored_hu, metal, projector, **shared)
-    images = {method: stack[0] for method, stack in correction.images(methods).items()}
-    if case.sinogram_reference is not None:
-        images["reference"] = mu_to_hu(projector.fbp(case.sinogram_reference, window=KERNEL), mu_water_per_mm)
-    return images
+    limit_hu = correction.replace_with_prior(case.images["reference"][None])
+    return {method: stack[0] for method, stack in {**correction.images(methods), LIMIT: limit_hu}.items()}
 
 
 def _outputs(image: NDArray[np.floating], place: Place, case: Case, lesions: Lesions) -> NDArray[np.float64]:
     # what the channels see of the metal is no lesion, but would be most of what differs between places
-    tissue_hu = np.where(dilate(np.asarray(case.mask_metal)), 0, image)
-    return channel_outputs(tissue_hu, place, pixel_mm=case.grid.pixel_mm, width_mm=2.5 * lesions.radius_mm)
+    unknown_hu = np.where(dilate(np.asarray(case.mask_metal)), 0, image - case.images["reference"])
+    return channel_outputs(unknown_hu, place, pixel_mm=case.grid.pixel_mm, width_mm=2.5 * lesions.radius_mm)

@@ -40,7 +40,7 @@ from ctmar.learning.split import Split, split_cases
 from ctmar.learning.steps import Stepper
 from ctmar.learning.store import shared_patches
 from ctmar.learning.validation import Channel, Scores, rmse_columns, validate
-from ctmar.network import CHANNELS, build
+from ctmar.network import ARCHITECTURES, CHANNELS, build
 from ctmar.weights import ModelCard, read_card, save_model
 
 logger = logging.getLogger(__name__)
@@ -93,8 +93,8 @@ def train(
     UnsupportedInputError
         Where a case cannot be used.
     UsageError
-        For an impossible device, a checkpoint of other settings or data, a learning rate that diverges, or
-        TensorBoard logs without TensorBoard.
+        For an impossible device or architecture, a checkpoint of other settings or data, a learning rate that
+        diverges, or TensorBoard logs without TensorBoard.
     WorkerLostError
         Where another process of the training has ended.
     """
@@ -105,6 +105,8 @@ def train(
             _Run(settings, team, files, patches, checks, None).go(resume=resume, progress=progress)
             team.wait()
             return read_card(out)
+        if settings.arch not in ARCHITECTURES:
+            raise UsageError(f"there is no architecture {settings.arch!r}; known are {', '.join(ARCHITECTURES)}")
         files.check(resume=resume)
         if settings.tensorboard:
             require_tensorboard()

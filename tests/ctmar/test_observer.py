@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.special import ndtr
 
-from ctmar.observer import CHANNELS, channel_outputs, hotelling_template, observe
+from ctmar.observer import CHANNELS, channel_outputs, clustered_area, hotelling_template, observe
 
 
 def gaussian(places, shift, seed=0):
@@ -54,6 +54,21 @@ def test_the_interval_knows_that_places_of_a_patient_are_alike():
     alone = observe(present, absent, names(60, 1))
     repeated = observe(np.repeat(present, 10, axis=0), np.repeat(absent, 10, axis=0), names(600, 10))
     assert repeated.high - repeated.low == pytest.approx(alone.high - alone.low, rel=0.4)
+
+
+def test_the_standard_error_is_the_spread_of_repetitions():
+    """Clusters of 5 that share half of their variance."""
+    cluster = np.repeat(np.arange(40), 5)
+    areas, errors = [], []
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        shared = rng.normal(size=40)[cluster]
+        values = (shift + shared + rng.normal(size=200) for shift in (1.0, 0.0))
+        area, error = clustered_area(*values, cluster)
+        areas.append(area)
+        errors.append(error)
+    assert np.mean(errors) == pytest.approx(np.std(areas), rel=0.15)
+    assert np.mean(areas) == pytest.approx(ndtr(1 / 2), abs=0.02)
 
 
 def test_too_few_patients():

@@ -183,6 +183,8 @@ def test_what_is_in_the_way_is_named(database, tmp_path):
         train(database, out, TrainingSettings(epochs=1, patch=128))
     with pytest.raises(UsageError, match=r"\.safetensors"):
         train(database, tmp_path / "net.pt", SMALL)
+    with pytest.raises(UsageError, match="architecture 'unet'; known are cnn"):
+        train(database, out, replace(SMALL, arch="unet"))
     out.touch()
     with pytest.raises(OutputExistsError):
         train(database, out, SMALL)
