@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def evaluate(
     source: Annotated[Path, typer.Argument(help="Folder of case files with reference images.")],
-    out: Annotated[Path, typer.Option(help="Folder for metrics.csv, metrics.json and report.html.")],
+    out: Annotated[Path, typer.Option(help="Folder for the tables, the worst cases and report.html.")],
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
     device: Device = "auto",
     json_: Json = False,
@@ -31,7 +31,9 @@ def evaluate(
     from ctmar.files import building, refuse_existing
     from ctmar.metrics import summarise
     from ctmar.report import render_report
+    from ctmar.report.gallery import failure_gallery
     from ctmar.restorer import NetworkRestorer
+    from ctmar.statistics import write_statistics
 
     check_device(device)
     keep_source(source, out)
@@ -47,6 +49,8 @@ def evaluate(
         if seen:
             warnings.append(f"The model has seen {len(seen)} of these patients in training: its figures flatter it.")
         write_results(rows, folder)
+        write_statistics(rows, folder)
+        failure_gallery(source, rows, folder / "worst.png", restorer=restorer, device=device)
         render_report(
             folder / "report.html",
             title="Evaluation",
@@ -62,7 +66,7 @@ def evaluate(
         print_json(without_nan(rows))
     else:
         print_metrics(summarise(rows))
-        note(f"{out}: metrics.csv, metrics.json, report.html")
+        note(f"{out}: metrics.csv, metrics.json, statistics.csv, worst.png, report.html")
 
 
 def _card(restorer: NetworkRestorer) -> dict[str, Any]:

@@ -591,7 +591,8 @@ def test_evaluate(run, tmp_path):
     assert {(row["path"], row["method"]) for row in rows} == {
         (path, method) for path in ("raw", "dicom") for method in (*METHODS, "limit")
     }
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["metrics.csv", "metrics.json", "report.html"]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["metrics.csv", "metrics.json", "report.html", "statistics.csv", "worst.png"]
     assert "p2" not in (tmp_path / "out" / "metrics.json").read_text()
     check_refusal(run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *flags), 5, "--overwrite")
     table = run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *flags, "--overwrite")
