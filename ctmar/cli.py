@@ -35,6 +35,8 @@ class _Stopped(BaseException):
 
 
 def _stop(number: int, _: object) -> None:
+    for other in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(other, signal.SIG_IGN)  # one is enough: a second would interrupt the cleaning up
     raise _Stopped(number)
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+import types
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from ctmar.correction import correct_series, metal_of
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case, list_cases, read_info
 from ctmar.dicom.output import SeriesStack
-from ctmar.dicom.series import Found, Series, choose_series, find_series
+from ctmar.dicom.series import Found, Series, choose_series, describe, find_series
 from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
 from ctmar.files import building, refuse_existing
 from ctmar.masks import is_nifti
@@ -27,6 +29,9 @@ from ctmar.raw import correct_case
 from ctmar.restorer import NetworkRestorer
 from ctmar.results import SeriesResult
 from ctmar.words import ranges
+
+_LOOKED_THROUGH = 1000
+"""Slices that are searched for metal only to say which of several series holds any."""
 
 
 def is_case_source(source: Path) -> bool:
@@ -51,25 +56,32 @@ def correct_dicom(
 
     Raises `CtmarError` as `find_series`, `choose_series` and `correct_series` do, and where slices failed.
     """
+    refuse_existing(out, overwrite=settings.overwrite)
+    if is_nifti(out):
+        _refuse_further_series(settings)
     with progress_bar() as bar:
         bar("reading headers", 0, 1)
         found = find_series(source)
     _say_skipped(found)
+    _keep_files(found, out)
+    if dry_run and uid is None:
+        all_ = True  # to list is what it is for
+    few = sum(len(one.slices) for one in found.series) <= _LOOKED_THROUGH
     with progress_bar() as bar:
-        chosen = choose_series(found, uid=uid, all_=all_, remark=lambda one: _metal_in(one, settings, bar))
-    refuse_existing(out, overwrite=settings.overwrite)
-    if is_nifti(out):
-        _refuse_further_series(settings)
-        if len(chosen) > 1:
-            raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
+        remark = partial(_metal_in, settings=settings, bar=bar) if few and settings.mask is None else lambda _: ""
+        chosen = choose_series(found, uid=uid, all_=all_, remark=remark)
+    if is_nifti(out) and len(chosen) > 1 and not dry_run:
+        raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
     targets = [out] if len(chosen) == 1 else [out / f"series-{k:03d}" for k in range(1, len(chosen) + 1)]
     if dry_run:
-        for text in {text for one in chosen for text in one.warnings}:
-            warn(text)
+        for one in chosen:
+            for text in one.warnings:
+                warn(f"{one.key}: {text}")
         _dry_run(chosen, targets, settings, as_json=as_json)
         return
     restorer = _restorer(settings, model)
     results: list[SeriesResult] = []
+    failed: dict[str, str] = {}
     with progress_bar() as bar:
         if len(chosen) == 1:
             run = correct_series_to_nifti if is_nifti(out) else correct_series
@@ -77,11 +89,16 @@ def correct_dicom(
         else:
             with building(out, overwrite=settings.overwrite) as folder:
                 for one, target in zip(chosen, targets, strict=True):
-                    result = correct_series(
-                        one, folder / target.name, settings, restorer=restorer, tell=_named(bar, target.name)
-                    )
+                    tell = _named(bar, target.name)
+                    try:
+                        result = correct_series(one, folder / target.name, settings, restorer=restorer, tell=tell)
+                    except UnsupportedInputError as error:
+                        failed[one.key] = str(error)
+                        continue
                     results.append(replace(result, folder=str(target)))
-    _conclude(results, as_json=as_json)
+                if not results:
+                    raise UnsupportedInputError(f"no series can be corrected: {next(iter(failed.values()))}")
+    _conclude(results, as_json=as_json, failed=failed)
 
 
 def correct_nifti(
@@ -168,7 +185,8 @@ def _dry_run(chosen: Sequence[Series], targets: Sequence[Path], settings: Correc
             numbers = [index + 1 for index in metal.slices if index not in unreadable]
             listing.append(
                 {
-                    "series": one.uid,
+                    "series": one.key,
+                    "description": describe(one),
                     "slices": len(stack),
                     "slices_with_metal": numbers,
                     "unreadable": {index + 1: why for index, why in unreadable.items()},
@@ -179,14 +197,16 @@ def _dry_run(chosen: Sequence[Series], targets: Sequence[Path], settings: Correc
     if as_json:
         print_json(listing)
     for item in listing:
-        note(f"{item['series']}: {item['slices']} slices, {len(item['slices_with_metal'])} with metal -> {item['out']}")
+        with_metal = item["slices_with_metal"]
+        what = f"metal in {len(with_metal)} slice(s), {ranges(with_metal)}" if with_metal else "no metal"
+        note(f"{item['description']}: {what} -> {item['out']}")
         for number, why in item["unreadable"].items():
             warn(f"slice {number}: {why}")
     if missing:
         raise SomeSlicesFailedError(f"{missing} slices cannot be read; they are listed above.")
 
 
-def _metal_in(series: Series, settings: CorrectionSettings, bar: Bar) -> str:
+def _metal_in(series: Series, *, settings: CorrectionSettings, bar: Bar) -> str:
     """How many slices of a series hold metal, for a list of several."""
     try:
         found, _ = find_metal(SeriesStack(series), replace(settings, strict=False), tell=_named(bar, series.key))
@@ -200,32 +220,35 @@ def _refuse_further_series(settings: CorrectionSettings) -> None:
         raise UsageError("--seg, --difference, --preview and --report go with a folder of DICOM files, not with NIfTI.")
 
 
-def _conclude(results: Sequence[SeriesResult], *, as_json: bool) -> None:
+def _keep_files(found: Found, out: Path) -> None:
+    """Refuse an output that holds files of the source, also where these are linked from elsewhere."""
+    target = out.resolve()
+    for file in {one.file.path.resolve() for series in found.series for one in series.slices}:
+        if file == target or target in file.parents:
+            raise UsageError(f"{out}: holds files of the source, which are never overwritten; choose another output.")
+
+
+def _conclude(
+    results: Sequence[SeriesResult], *, as_json: bool, failed: Mapping[str, str] = types.MappingProxyType({})
+) -> None:
     if as_json:
         print_json([asdict(result) for result in results])
     for result in results:
         _say(result)
+    for key, reason in failed.items():
+        warn(f"series {key} was left out: {reason}")
     failures = sum(len(result.failed) for result in results)
-    if failures:
-        raise SomeSlicesFailedError(f"{failures} slices could not be corrected; they are listed above.")
+    if failures or failed:
+        what = f"{failures} slice(s)" + (f" and {len(failed)} series" if failed else "")
+        raise SomeSlicesFailedError(f"{what} could not be corrected; they are listed above.")
 
 
 def _say(result: SeriesResult) -> None:
     for text in result.warnings:
         warn(text)
     note(f"{result.folder}: {result.corrected} of {len(result.slices)} slices corrected; not for diagnostic use.")
-    for text, numbers in _grouped(result).items():
-        warn(f"slice{'s' if len(numbers) > 1 else ''} {ranges(numbers)}: {text}")
-
-
-def _grouped(result: SeriesResult) -> dict[str, list[int]]:
-    """What there is to say of slices, and of which."""
-    grouped: dict[str, list[int]] = defaultdict(list)
-    for one in result.slices:
-        for text in (*one.warnings, one.message):
-            if text:
-                grouped[text].append(one.number)
-    return grouped
+    for text in result.about_slices(files=True):
+        warn(text)
 
 
 def _named(bar: Bar, name: str) -> Tell:

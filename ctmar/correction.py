@@ -73,6 +73,7 @@ def correct_series(
         created=datetime.now(UTC),
         model_name=card.name if card else None,
         model_hash=card.sha256 if card else None,
+        details=settings.in_words(),
     )
     stack = SeriesStack(series)
     with building(out, overwrite=settings.overwrite) as folder:
@@ -93,7 +94,7 @@ def correct_series(
             version=__version__,
             folder=str(out),
             slices=tuple(output.named(results)),
-            warnings=(*series.warnings, *what_to_say(metal)),
+            warnings=(*series.warnings, *what_to_say(metal), *output.warnings),
             metal=metal.report(),
             seconds=time.monotonic() - began,
         )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ctmar.detection import DetectionSettings
 from ctmar.methods import DEFAULT_METHOD, METHODS
+
+_DETECTION = asdict(DetectionSettings())
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,8 @@ class CorrectionSettings:
     ----------
     method
         One of `ctmar.methods.METHODS`.
+    preset
+        Name of the preset that filled what was left open, see `ctmar.presets`; for the record.
     strength
         Share of the correction that is taken, 0 to 1.
     adaptive
@@ -38,6 +42,7 @@ class CorrectionSettings:
     """
 
     method: str = DEFAULT_METHOD
+    preset: str = "auto"
     strength: float = 1.0
     adaptive: bool = True
     metal: DetectionSettings = field(default_factory=DetectionSettings)
@@ -49,6 +54,14 @@ class CorrectionSettings:
     strict: bool = False
     device: str = "auto"
     overwrite: bool = False
+
+    def in_words(self) -> str:
+        """What two corrections of one series by one method can differ in, in a few words."""
+        parts = [f"strength {self.strength:g}", "adaptive" if self.adaptive else "whole"]
+        if self.mask is not None:
+            return ", ".join([*parts, "own mask"])
+        used = {name: value for name, value in asdict(self.metal).items() if value != _DETECTION[name]}
+        return ", ".join([*parts, *(f"metal {name} {value}" for name, value in used.items())])
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:

@@ -143,17 +143,22 @@ class Detection:
         return [index for index in range(len(self.masks)) if self.masks.any(index)]
 
     def report(self) -> dict[str, Any]:
-        """All but the masks, for JSON."""
+        """All but the masks, for JSON; slices are counted from 1, as in messages."""
         return {
             "source": self.source,
             "threshold_hu": self.threshold_hu,
             "grow_hu": self.grow_hu,
             "settings": None if self.settings is None else asdict(self.settings),
-            "components": [asdict(component) for component in self.kept],
-            "left_out": [asdict(component) for component in self.left_out],
+            "components": [_listed(component) for component in self.kept],
+            "left_out": [_listed(component) for component in self.left_out],
             "specks": self.specks,
             "warnings": list(self.warnings),
         }
+
+
+def _listed(component: Component) -> dict[str, Any]:
+    first, last = component.slices
+    return {**asdict(component), "slices": (first + 1, last + 1), "brightest": component.brightest + 1}
 
 
 def detect(

@@ -11,6 +11,9 @@ from pathlib import Path
 
 from ctmar.errors import OutputExistsError
 
+_MARKS = ("report.json", "*/report.json", "metrics.json", "*.h5")
+"""One of these is in every folder that a command writes and may replace."""
+
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -86,6 +89,10 @@ def refuse_existing(path: Path, *, overwrite: bool) -> None:
         raise OutputExistsError(f"{path}: exists already; choose another name or give --overwrite.")
     if path.resolve() in (Path.cwd(), *Path.cwd().parents, Path.home(), *Path.home().parents):
         raise OutputExistsError(f"{path}: is or holds the current or the home folder, which is never replaced.")
+    if path.is_dir() and any(path.iterdir()) and not any(any(path.glob(mark)) for mark in _MARKS):
+        raise OutputExistsError(
+            f"{path}: holds no output of ctmar, and only such is replaced; choose another name, or remove it yourself."
+        )
 
 
 @contextmanager

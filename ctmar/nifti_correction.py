@@ -24,7 +24,7 @@ from ctmar.methods import Restorer
 from ctmar.nifti import NiftiVolume, write_series_volume, write_volume
 from ctmar.packed import PackedMasks
 from ctmar.pipeline import Tell, correct_stack, find_metal
-from ctmar.results import SeriesResult, SliceResult
+from ctmar.results import UNREADABLE, SeriesResult, SliceResult
 from ctmar.slice_correction import Image, SliceOutcome
 
 
@@ -50,7 +50,8 @@ def correct_volume(
 ) -> SeriesResult:
     """Correct a NIfTI volume into the file `out`, in the orientation, type and scaling of the source.
 
-    The file holds the whole volume, and so does the memory, in the type in which it is stored.
+    The file holds the whole volume, and so does the memory: in the type in which it is stored, and the slices that were
+    corrected as float32 as well.
 
     Raises
     ------
@@ -95,6 +96,7 @@ def correct_series_to_nifti(
     affine_of(series)  # refuses what cannot be written before the work is done
     stack = SeriesStack(series)
     metal, unreadable = metal_of(stack, series, settings, tell=tell)
+    _require_all([SliceResult(index + 1, UNREADABLE, message=why) for index, why in unreadable.items()])
     kept = _Corrected()
     results = correct_stack(stack, metal.masks, (kept,), settings, unreadable=unreadable, restorer=restorer, tell=tell)
     _require_all(results)
@@ -128,7 +130,7 @@ def metal_of_volume(volume: NiftiVolume, settings: CorrectionSettings, *, tell: 
 
 def _require_all(results: list[SliceResult]) -> None:
     for result in results:
-        if result.status == "unreadable":
+        if result.status == UNREADABLE:
             raise UnsupportedInputError(
                 f"slice {result.number}: {result.message} NIfTI cannot hold a series with gaps."
             )

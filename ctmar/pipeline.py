@@ -13,12 +13,14 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ctmar.checks import Checked
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.detection import Detection, detect
 from ctmar.errors import UnsupportedInputError
 from ctmar.methods import Restorer
 from ctmar.results import CORRECTED, FAILED, NO_METAL, UNREADABLE, SliceResult
 from ctmar.slice_correction import Image, SliceOutcome, correct_slices, grid_of
+from ctmar.square_grid import reprojection_geometry
 from ctmar.streaming import WriteBehind, read_ahead
 
 SLICES_AT_ONCE = 8
@@ -180,6 +182,11 @@ def _corrected(
         _, image, mask = item
         if not mask.any():
             yield (*item, None)
+            continue
+        try:
+            reprojection_geometry(grid_of(image).grid)
+        except UnsupportedInputError as error:
+            yield (*item, SliceOutcome(None, Checked({}, (), str(error).rstrip("."))))
             continue
         if len(batch) == SLICES_AT_ONCE or (batch and grid_of(batch[0][1]) != grid_of(image)):
             yield from outcomes()

@@ -54,8 +54,10 @@ def prepare(case: Case, settings: CorrectionSettings) -> Case:
     projector = Projector(case.geometry, case.grid, device=settings.device)
     try:
         uncorrected = projector.fbp(case.sinogram_metal, window=KERNEL)
-    except ValueError as error:
+    except (ValueError, ArithmeticError) as error:
         raise UnsupportedInputError(f"the case cannot be reconstructed: {error}.") from None
+    if not np.isfinite(uncorrected).all():
+        raise UnsupportedInputError("the case cannot be reconstructed: its geometry is absurd.")
     images = {**case.images, "uncorrected": mu_to_hu(uncorrected, case.mu_water_per_mm)}
     mask = case.mask_metal
     if settings.mask is not None:

@@ -30,10 +30,10 @@ TOGETHER_MM = 40.0
 """Less than from any implant in the trunk to the table, more than from tooth to tooth."""
 
 DENSE_HU = 700.0
+"""Around enamel and cortex lies dentine and bone, around a clip soft tissue."""
 
 DARK_PART_HU, DARK_PART_MM = 900.0, 8.0
 """Compact bone, and wires that fill a third of their pixels."""
-"""Around enamel and cortex lies dentine and bone, around a clip soft tissue."""
 
 _EIGHT = np.ones((3, 3))
 _COARSE_MM = 2.0

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ctmar.words import ranges
+
 CORRECTED = "corrected"
 NO_METAL = "no metal"
 FAILED = "failed"
@@ -25,6 +27,10 @@ class SliceResult:
         (left out).
     source_uid, derived_uid
         SOP instance UIDs, "" where there is none.
+    file
+        Where the slice came from; for messages alone, since people call files after patients.
+    instance_number, along_normal_mm
+        Of the source, to find the slice in a viewer.
     metal_mm2
         Area of the metal.
     measures
@@ -35,10 +41,13 @@ class SliceResult:
     status: str
     source_uid: str = ""
     derived_uid: str = ""
+    instance_number: int | None = None
+    along_normal_mm: float | None = None
     metal_mm2: float = 0.0
     measures: Mapping[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     message: str = ""
+    file: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,8 +84,23 @@ class SeriesResult:
         """Slices that were left out or carried through because something went wrong."""
         return tuple(s for s in self.slices if s.status in (FAILED, UNREADABLE))
 
+    def about_slices(self, *, files: bool = False) -> list[str]:
+        """What there is to say of slices, those that failed first, the same of several in one sentence.
+
+        With `files` the names of files that cannot be read are given, which may be those of patients.
+        """
+        said: dict[str, list[int]] = {}
+        for one in sorted(self.slices, key=lambda s: (s.status not in (FAILED, UNREADABLE), s.number)):
+            failure = f"{one.file}: {one.message}" if files and one.status == UNREADABLE and one.file else one.message
+            for text in (failure, *one.warnings):
+                if text:
+                    said.setdefault(text, []).append(one.number)
+        return [f"Slice{'s' * (len(at) > 1)} {ranges(sorted(at))}: {text}" for text, at in said.items()]
+
     def as_report(self) -> dict[str, Any]:
-        """All of it but the folder, which is not the final one while the report is written."""
+        """All of it but the names of folder and files."""
         report = asdict(self)
-        del report["folder"]
+        for names in (report, *report["slices"]):
+            names.pop("folder", None)
+            names.pop("file", None)
         return report

@@ -14,7 +14,7 @@ from typing import Any
 import numba
 
 _FAST = {"nnan", "ninf", "nsz", "arcp", "contract"}
-_MESSAGE_AFTER_S = 1.0
+_MESSAGE_AFTER_S = 3.0
 _lock = threading.RLock()
 os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]  # another thread may hold it
 _log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctmar.commands.flags import Config, Device, Json, Overwrite, check_device, given, keep_source, nearest
+from ctmar.commands.flags import Config, Json, Overwrite, check_device, given, keep_source, nearest
 from ctmar.errors import UsageError
 
 _METAL = "How metal is found"
@@ -33,19 +33,25 @@ def correct(
         typer.Option("--adaptive/--whole", help="Take only what takes streaks away, or all of the correction."),
     ] = None,
     metal_threshold: Annotated[
-        float | None, typer.Option(help="HU from which on a pixel is metal.", rich_help_panel=_METAL)
+        float | None, typer.Option(help="HU from which on a pixel is metal [2500].", rich_help_panel=_METAL)
     ] = None,
     metal_grow: Annotated[
-        float | None, typer.Option(help="HU from which on a pixel beside metal is metal.", rich_help_panel=_METAL)
+        float | None,
+        typer.Option(help="HU from which on its neighbours are metal [2000].", rich_help_panel=_METAL),
     ] = None,
     min_volume: Annotated[
-        float | None, typer.Option(help="mm3; smaller pieces are no metal.", rich_help_panel=_METAL)
+        float | None, typer.Option(help="mm3; smaller pieces are no metal [1].", rich_help_panel=_METAL)
     ] = None,
     dilation: Annotated[
-        float | None, typer.Option(help="mm by which the metal is grown.", rich_help_panel=_METAL)
+        float | None, typer.Option(help="mm by which the metal is grown [0; 0.6 for raw data].", rich_help_panel=_METAL)
     ] = None,
     keep_all: Annotated[
-        bool, typer.Option("--keep-all", help="Leave out neither table nor bone nor contrast.", rich_help_panel=_METAL)
+        bool,
+        typer.Option(
+            "--keep-all",
+            help="Also table, bone and contrast.",
+            rich_help_panel=_METAL,
+        ),
     ] = False,
     mask: Annotated[
         Path | None,
@@ -68,7 +74,7 @@ def correct(
         bool, typer.Option("--strict", help="Stop at a slice that fails, instead of leaving it out or as it was.")
     ] = False,
     config: Config = None,
-    device: Device = "auto",
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json_: Json = False,
     overwrite: Overwrite = False,
@@ -80,16 +86,21 @@ def correct(
     from ctmar.config import load_toml, settings_from
     from ctmar.correcting import correct_cases, correct_dicom, correct_nifti, is_case_source
     from ctmar.correction_settings import CorrectionSettings
-    from ctmar.masks import is_nifti
+    from ctmar.dicom.dicomdir import is_dicomdir
+    from ctmar.masks import is_nifti, split_choice
     from ctmar.methods import METHODS
     from ctmar.presets import PRESETS, with_preset
 
+    method = method.lower() if method else None
     if method is not None and method not in METHODS:
-        raise UsageError(f"there is no method {method!r}{nearest(method, METHODS)}.")
+        raise UsageError(f"there is no method {method!r}{nearest(method, METHODS)}")
     values = load_toml(config) if config else {}
-    preset = preset or values.pop("preset", "auto")
-    if preset not in PRESETS:
-        raise UsageError(f"there is no preset {preset!r}{nearest(preset, PRESETS)}.")
+    in_file = values.pop("preset", "auto")
+    preset = preset or in_file
+    if not isinstance(preset, str) or preset not in PRESETS:
+        raise UsageError(f"there is no preset {preset!r}{nearest(str(preset), PRESETS)}")
+    if not isinstance(values.get("metal", {}), dict):
+        raise UsageError(f"{config}: metal must be a table, [metal]")
     metal = given(threshold_hu=metal_threshold, grow_hu=metal_grow, smallest_mm3=min_volume, dilation_mm=dilation) | (
         {"exclude": False} if keep_all else {}
     )
@@ -99,11 +110,14 @@ def correct(
         with_preset({**values, "metal": {**values.get("metal", {}), **metal}}, preset),
         overrides=given(method=method, strength=strength, adaptive=adaptive, mask=mask)
         | {name: True for name, on in {**flags, "overwrite": overwrite}.items() if on}
-        | {"device": device},
+        | given(preset=preset, device=device),
         origin=str(config) if config else "correct",
     )
     check_device(settings.device)
-    keep_source(source.parent if source.name == "DICOMDIR" else source, out)
+    keep_source(source.parent if is_dicomdir(source) else source, out)
+    for kept in (split_choice(settings.mask)[0] if settings.mask else None, config, Path(model)):
+        if kept is not None and kept.is_file():
+            keep_source(kept, out)
     if is_case_source(source):
         if series or all_ or seg or difference or preview or report:
             raise UsageError(

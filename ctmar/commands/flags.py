@@ -31,7 +31,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """What to say of a name that is not known."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}"
+    return f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}."
 
 
 def keep_source(source: Path, out: Path) -> None:

@@ -108,18 +108,23 @@ def contour_masks(path: Path, structures: Dataset, planes: Planes, choice: str |
 def filled(rings: list[NDArray[np.float64]], shape: tuple[int, int]) -> NDArray[np.bool_]:
     """Pixels whose centre lies inside of closed rings (n, 2) of row and column by the even-odd rule.
 
-    Pixel (0, 0) has its centre at (0, 0). Rings that enclose no centre mark the pixel nearest to their own.
+    Pixel (0, 0) has its centre at (0, 0). A ring that encloses no centre marks the pixel nearest to its own: a thin
+    wire or lead would be lost.
     """
     rows, cols = shape
     crossings = np.zeros((rows, cols + 1), np.int32)
+    tiny = []
     for ring in rings:
         following = np.roll(ring, -1, axis=0)
+        own = np.zeros_like(crossings)
         for first in range(0, len(ring), _EDGES_AT_ONCE):
             part = slice(first, first + _EDGES_AT_ONCE)
-            _cross(ring[part], following[part], crossings)
+            _cross(ring[part], following[part], own)
+        if not (np.cumsum(own[:, :cols], axis=1) % 2).any():
+            tiny.append(np.rint(np.mean(ring, axis=0)).astype(int))
+        crossings += own
     mask = np.cumsum(crossings[:, :cols], axis=1) % 2 == 1
-    if not mask.any() and rings:
-        row, col = np.rint(np.mean(rings[0], axis=0)).astype(int)
+    for row, col in tiny:
         if 0 <= row < rows and 0 <= col < cols:
             mask[row, col] = True
     return mask

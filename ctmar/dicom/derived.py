@@ -110,6 +110,8 @@ class DerivedSeries:
         Date and time of the new series, with its time zone.
     model_name, model_hash
         The network and its weights, where the method has one.
+    details
+        How it was used, such as "strength 0.5", for the Derivation Description.
     """
 
     uid: str
@@ -119,11 +121,17 @@ class DerivedSeries:
     created: datetime
     model_name: str | None = None
     model_hash: str | None = None
+    details: str = ""
 
     def __post_init__(self) -> None:
         """Refuse times without a zone, which could not be brought to that of the source."""
         if self.created.tzinfo is None:
             raise ValueError("created must have a time zone")
+
+
+def series_number(source: Dataset, offset: int) -> int:
+    """The source's series number plus an offset, within what DICOM's integer strings hold."""
+    return min(int(optional_number(source, "SeriesNumber") or 0) + offset, _MAX_IS)
 
 
 def new_uid() -> str:
@@ -239,8 +247,7 @@ def _identify(derived: Dataset, source: Dataset, series: DerivedSeries) -> None:
         derived.SOPClassUID = source.file_meta.MediaStorageSOPClassUID  # found by it where the data set has none
     derived.SOPInstanceUID = new_uid()
     derived.SeriesInstanceUID = series.uid
-    number = int(optional_number(source, "SeriesNumber") or 0)
-    derived.SeriesNumber = min(number + SERIES_NUMBER_OFFSET, _MAX_IS)
+    derived.SeriesNumber = series_number(source, SERIES_NUMBER_OFFSET)
     derived.SeriesDescription = series.description.replace("\\", "/")[:_MAX_LO]
     for event in ("Series", "Content", "InstanceCreation"):
         setattr(derived, f"{event}Date", date)
@@ -294,7 +301,7 @@ def derivation_text(series: DerivedSeries, *, carried: str | None = None) -> str
     """The Derivation Description: what was done, with what, and what the image is not for."""
     model = f", model {series.model_name}" if series.model_name else ""
     model += f" (sha256 {series.model_hash})" if series.model_hash else ""
-    by = f"ctmar {series.version}, method {series.method}{model}"
+    by = f"ctmar {series.version}, method {series.method}{model}{f', {series.details}' if series.details else ''}"
     if carried:
         return f"{carried}: pixels identical to the source. Metal artifact reduction: {by}. Not for diagnostic use."
     return f"Metal artifact reduction: {by}. Not for diagnostic use."

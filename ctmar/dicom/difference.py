@@ -8,18 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from ctmar.dicom.derived import SERIES_NUMBER_OFFSET, code, new_uid, reference
-from ctmar.dicom.pixels import Slice
-from ctmar.dicom.source import optional_number, quiet_pydicom
+from ctmar.dicom.derived import SERIES_NUMBER_OFFSET, code, new_uid, reference, series_number
+from ctmar.dicom.pixels import Slice, to_stored
+from ctmar.dicom.source import quiet_pydicom
 
 DIFFERENCE_NUMBER_OFFSET = SERIES_NUMBER_OFFSET + 200
 
 _WIDTH_HU = 400
-_OF_SOURCE_PIXELS = ("PixelPaddingValue", "PixelPaddingRangeLimit", "WindowCenterWidthExplanation", "VOILUTSequence")
+_OF_SOURCE_PIXELS = (
+    "PixelPaddingValue", "PixelPaddingRangeLimit", "RealWorldValueMappingSequence", "WindowCenterWidthExplanation",
+    "VOILUTSequence",
+)  # fmt: skip
 
 
 def difference_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dataset, *, series_uid: str) -> Dataset:
-    """Corrected minus source in HU, in signed 16-bit words of 1 HU; 0 where nothing changed and in the padding.
+    """What the derived image has more than its source, as both are stored, in signed 16-bit words of 1 HU.
 
     Parameters
     ----------
@@ -36,13 +39,14 @@ def difference_image(source: Slice, corrected_hu: NDArray[np.float32], derived: 
     Dataset
         For `ctmar.dicom.derived.write_dataset`.
     """
-    change = np.where(source.padding, 0, corrected_hu - source.image_hu)
+    change = (to_stored(corrected_hu, source).astype(np.float64) - source.stored) * source.slope
     with quiet_pydicom():
         image = copy.deepcopy(derived)
         image.SOPInstanceUID = new_uid()
         image.file_meta.MediaStorageSOPInstanceUID = image.SOPInstanceUID
         image.SeriesInstanceUID = series_uid
-        image.SeriesNumber = int(optional_number(source.dataset, "SeriesNumber") or 0) + DIFFERENCE_NUMBER_OFFSET
+        image.SeriesNumber = series_number(source.dataset, DIFFERENCE_NUMBER_OFFSET)
+        image.ImageType = ["DERIVED", "SECONDARY", "AXIAL", "SUBTRACTION"]
         image.SeriesDescription = "Difference: corrected - source (ctmar)"
         image.DerivationDescription = f"Corrected minus source, HU. {derived.DerivationDescription}"[:1024]
         image.DerivationCodeSequence = [

@@ -81,7 +81,11 @@ def _nifti(path: Path, series: Series) -> tuple[PackedMasks, list[str]]:
     used = [np.zeros(size, bool) for size in mask.shape]
     for one in series.slices:
         to_mask = to_voxel @ voxel_affine(one)
-        across = int(np.argmax(np.abs(to_mask[:3, 2])))
+        # of a sheared affine (gantry tilt) the step from slice to slice may be longest within the planes
+        in_plane = {int(axis) for axis in np.argmax(np.abs(to_mask[:3, :2]), axis=0)}
+        if len(in_plane) < 2:
+            raise UsageError(f"{path}: the mask is rotated against the images; resample it to their grid.")
+        across = ({0, 1, 2} - in_plane).pop()
         # the mask's own step across, whatever the distance of the slices
         to_mask[:3, 2] = np.eye(3)[across]
         plane = round(float(to_mask[across, 3]))

@@ -89,6 +89,8 @@ def require_ct(header: FileDataset) -> None:
         raise NotUsableError("several frames in an object that can only hold one (CT Image Storage)")
     if "LOCALIZER" in _values(header, "ImageType"):
         raise NotUsableError("a localizer (scout)")
+    if "SUBTRACTION" in _values(header, "ImageType"):
+        raise NotUsableError("a difference of images, not a CT image")
     if header.get("SamplesPerPixel", 1) != 1:
         raise NotUsableError("a colour page, not a CT image")
 

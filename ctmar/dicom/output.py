@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +20,11 @@ from ctmar.dicom.pixels import Slice, read_slice
 from ctmar.dicom.preview import preview_image
 from ctmar.dicom.segment import metal_segmentation, require_highdicom
 from ctmar.dicom.series import Series
+from ctmar.errors import UnsupportedInputError
 from ctmar.packed import PackedMasks
 from ctmar.results import SliceResult
 from ctmar.slice_correction import SliceOutcome
+from ctmar.words import ranges
 
 _SEGMENTATION_CLASS = "1.2.840.10008.5.1.4.1.1.66.4"
 
@@ -74,45 +78,87 @@ class SeriesOutput:
     previewed: Collection[int] = ()
     uids: dict[int, str] = field(default_factory=dict)
     _headers: dict[int, Dataset] = field(default_factory=dict)
+    _masks: PackedMasks = field(default_factory=PackedMasks)
+    _lacking: dict[tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
     _difference_uid: str = field(default_factory=new_uid)
     _preview_uid: str = field(default_factory=new_uid)
     _segmentation_uid: str = field(default_factory=new_uid)
 
     def __post_init__(self) -> None:
-        """Fail before any work where a library is missing."""
+        """Fail before any work where a library is missing, or slices with metal are no frames of one segmentation."""
         if self.settings.seg or self.settings.preview:
             require_highdicom()
+        sizes = {(self.source.slices[k].rows, self.source.slices[k].cols) for k in self.metal.slices}
+        if self.settings.seg and len(sizes) > 1:
+            raise UnsupportedInputError(
+                "A DICOM segmentation has frames of one size, the slices with metal differ; leave --seg out."
+            )
 
     def add(self, index: int, image: Slice, metal: NDArray[np.bool_], outcome: SliceOutcome | None) -> None:
         """Write one slice."""
         corrected = None if outcome is None else outcome.image_hu
         why = NO_METAL if outcome is None else f"Metal found, but {outcome.checked.failure}"
         derived = derive(image, corrected, series=self.series, why_carried=why)
-        if corrected is not None and self.settings.seg:
-            self._segment(index, image, derived)
+        if image.file.frame is not None:
+            derived.InstanceNumber = index + 1  # frames of several objects would share numbers
+        segmented = corrected is not None and self.settings.seg
+        if segmented:
+            mask = reference(_SEGMENTATION_CLASS, self._segmentation_uid, "121321")
+            derived.SourceImageSequence = [*derived.SourceImageSequence, mask]
         write_dataset(derived, self.folder / _name(index))
         self.uids[index] = str(derived.SOPInstanceUID)
+        if segmented:
+            self._headers[index] = _header(image.dataset)
+            self._masks.append(metal)
         if corrected is not None and self.settings.difference:
-            change = difference_image(image, corrected, derived, series_uid=self._difference_uid)
-            write_dataset(change, _made(self.folder / "difference") / _name(index))
+            make = partial(difference_image, series_uid=self._difference_uid)
+            self._add_further("difference", index, make, image, corrected, derived)
         if corrected is not None and self.settings.preview and index in self.previewed:
-            sheet = preview_image(image, corrected, derived, series_uid=self._preview_uid)
-            write_dataset(sheet, _made(self.folder / "preview") / _name(index))
+            make = partial(preview_image, series_uid=self._preview_uid)
+            self._add_further("preview", index, make, image, corrected, derived)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What could not be written beside the derived images."""
+        return [f"no {what} of slices {ranges(sorted(slices))}: {why}" for (what, why), slices in self._lacking.items()]
+
+    def _add_further(
+        self,
+        what: str,
+        index: int,
+        make: Callable[[Slice, NDArray[np.float32], Dataset], Dataset],
+        image: Slice,
+        corrected: NDArray[np.float32],
+        derived: Dataset,
+    ) -> None:
+        """Write one more image of a slice; where that fails the slice itself is none the worse."""
+        try:
+            write_dataset(make(image, corrected, derived), _made(self.folder / what) / _name(index))
+        except UnsupportedInputError as error:
+            self._lacking[what, str(error)].append(index + 1)
 
     def named(self, results: Iterable[SliceResult]) -> Iterator[SliceResult]:
         """The results with the UIDs of source and derived images."""
         for result in results:
-            uid = self.source.slices[result.number - 1].sop_uid
-            yield replace(result, source_uid=uid, derived_uid=self.uids.get(result.number - 1, ""))
+            one = self.source.slices[result.number - 1]
+            yield replace(
+                result,
+                source_uid=one.sop_uid,
+                derived_uid=self.uids.get(result.number - 1, ""),
+                instance_number=one.instance_number,
+                along_normal_mm=round(one.along_normal_mm, 3),
+                file=one.name,
+                message=result.message.removeprefix(f"{one.name}: "),
+            )
 
     def close(self) -> None:
         """Write what needs all slices."""
         if not self._headers:
             return
-        indices = sorted(self._headers)
+        indices = list(self._headers)
         segmentation = metal_segmentation(
             [self._headers[index] for index in indices],
-            PackedMasks(self.metal.masks[index] for index in indices),
+            self._masks,
             version=self.series.version,
             sop_instance_uid=self._segmentation_uid,
             detection=self.metal,
@@ -123,12 +169,6 @@ class SeriesOutput:
     def _frame_number(self, index: int) -> int | None:
         frame = self.source.slices[index].frame
         return None if frame is None else frame + 1
-
-    def _segment(self, index: int, image: Slice, derived: Dataset) -> None:
-        """Keep for `close` what the segmentation needs, and name it in the image that it was used for."""
-        self._headers[index] = _header(image.dataset)
-        mask = reference(_SEGMENTATION_CLASS, self._segmentation_uid, "121321")
-        derived.SourceImageSequence = [*derived.SourceImageSequence, mask]
 
 
 def _name(index: int) -> str:

@@ -16,6 +16,7 @@ from ctmar.dicom.derived import (
     SERIES_NUMBER_OFFSET,
     new_uid,
     reference,
+    series_number,
 )
 from ctmar.dicom.pixels import Slice
 from ctmar.dicom.segment import completed
@@ -46,9 +47,12 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
     """
     import highdicom
 
-    label = f"{SOFT_TISSUE.label} {SOFT_TISSUE.level_hu:.0f}/{SOFT_TISSUE.width_hu:.0f} HU. Not for diagnostic use."
+    number = optional_number(derived, "InstanceNumber")
+    where = "" if number is None else f"Image {number:.0f}. "
+    label = (
+        f"{where}{SOFT_TISSUE.label} {SOFT_TISSUE.level_hu:.0f}/{SOFT_TISSUE.width_hu:.0f} HU. Not for diagnostic use."
+    )
     picture = sheet([SlicePreview(label, source.image_hu, corrected_hu)], SOFT_TISSUE)
-    number = int(optional_number(source.dataset, "SeriesNumber") or 0) + PREVIEW_NUMBER_OFFSET
     try:
         with quiet_pydicom():
             image = highdicom.sc.SCImage.from_ref_dataset(
@@ -59,9 +63,9 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
                 coordinate_system="PATIENT",
                 patient_orientation=_towards(source.file.orientation),
                 series_instance_uid=series_uid,
-                series_number=number,
+                series_number=series_number(source.dataset, PREVIEW_NUMBER_OFFSET),
                 sop_instance_uid=new_uid(),
-                instance_number=int(optional_number(derived, "InstanceNumber") or 1),
+                instance_number=int(number or 1),
                 manufacturer=MANUFACTURER,
                 transfer_syntax_uid=ExplicitVRLittleEndian,
             )
@@ -73,9 +77,6 @@ def preview_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dat
         raise UnsupportedInputError(
             f"highdicom cannot write a preview of this series ({type(error).__name__}); leave --preview out."
         ) from None  # its text would quote values
-    for keyword in ("BodyPartExamined", "Laterality"):
-        if derived.get(keyword):
-            setattr(image, keyword, derived[keyword].value)
     image.SeriesDescription = "Preview: before, after, difference (ctmar)"
     image.ImageType = ["DERIVED", "SECONDARY"]
     image.DerivationDescription = derived.DerivationDescription

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
@@ -21,8 +23,9 @@ from ctmar.dicom.derived import (
     MODEL_NAME,
     SERIES_NUMBER_OFFSET,
     new_uid,
+    series_number,
 )
-from ctmar.dicom.source import PARSE_ERRORS, optional_number, quiet_pydicom
+from ctmar.dicom.source import PARSE_ERRORS, optional_text, quiet_pydicom
 from ctmar.errors import UnsupportedInputError
 
 SEGMENTATION_NUMBER_OFFSET = SERIES_NUMBER_OFFSET + 500
@@ -104,14 +107,13 @@ def metal_segmentation(
                 [completed(source_datasets[k]) for k in kept],
                 [frame_numbers[k] if frame_numbers else None for k in kept],
             )
-            number = int(optional_number(sources[0], "SeriesNumber") or 0) + SEGMENTATION_NUMBER_OFFSET
             segmentation = highdicom.seg.Segmentation(
                 source_images=sources,
                 pixel_array=stack,
                 segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
                 segment_descriptions=[_segment(version, detection)],
                 series_instance_uid=new_uid(),
-                series_number=number,
+                series_number=series_number(sources[0], SEGMENTATION_NUMBER_OFFSET),
                 sop_instance_uid=sop_instance_uid or new_uid(),
                 instance_number=1,
                 manufacturer=MANUFACTURER,
@@ -225,14 +227,28 @@ def _refer(image: Dataset, originals: dict[str, _Original], *, with_frame: bool)
 
 
 def completed(source: Dataset) -> Dataset:
-    """The source without its pixels, and with the Type 2 attributes that highdicom insists on."""
+    """The source without its pixels, with the Type 2 attributes that highdicom insists on, and without what it refuses.
+
+    Refused are values of sex, dates and times that the standard does not know, and a Specific Character Set whose first
+    value is empty, which says the same as ISO 2022 IR 6 (PS3.3 section C.12.1.1.2).
+    """
     with quiet_pydicom():
-        completed = Dataset()
+        complete = Dataset()
         for tag in source.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
             if tag != Tag("PixelData") and not tag.is_private:
-                completed[tag] = copy.deepcopy(source.get_item(tag))
-    completed.file_meta = source.file_meta
-    for keyword in _TYPE_2:
-        if keyword not in completed:
-            setattr(completed, keyword, "")
-    return completed
+                complete[tag] = copy.deepcopy(source.get_item(tag))
+        complete.file_meta = source.file_meta
+        for keyword in _TYPE_2:
+            if keyword not in complete or not _is_allowed(keyword, optional_text(complete, keyword)):
+                setattr(complete, keyword, "")
+        sets = complete.get("SpecificCharacterSet")
+        if isinstance(sets, MultiValue) and not sets[0]:
+            complete.SpecificCharacterSet = ["ISO 2022 IR 6", *sets[1:]]
+    return complete
+
+
+def _is_allowed(keyword: str, value: str) -> bool:
+    pattern = {"PatientSex": r"[MFO]?", "StudyTime": r"(\d{2}){0,3}(\.\d{1,6})?"}.get(keyword)
+    if keyword.endswith("Date"):
+        pattern = r"((19|20|18)\d{2}(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01]))?"
+    return pattern is None or re.fullmatch(pattern, value.strip()) is not None

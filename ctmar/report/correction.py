@@ -49,7 +49,6 @@ def write_html(
     card: Mapping[str, Any] | None,
 ) -> None:
     """Write report.html."""
-    slices = [(one.number, text) for one in result.slices for text in (*one.warnings, one.message) if text]
     render_report(
         path,
         title="Metal artifact reduction",
@@ -59,15 +58,19 @@ def write_html(
             **_shown(settings),
             "slices": len(result.slices),
             "slices corrected": result.corrected,
+            "slices failed": len(result.failed),
+            **{f"metal {name}": result.metal[name] for name in ("source", "threshold_hu", "grow_hu")},
+            "metal pieces": len(result.metal["components"]),
+            "bright pieces left out": len(result.metal["left_out"]),
             "source series": result.source_uid,
             "derived series": result.derived_uid,
         },
-        model_card=card,
-        warnings=[*result.warnings, *(f"Slice {number}: {text}" for number, text in slices)],
+        model_card={k: v for k, v in card.items() if not isinstance(v, Mapping)} if card else None,
+        warnings=[*result.about_slices(), *result.warnings],
     )
 
 
 def _shown(settings: CorrectionSettings) -> dict[str, Any]:
     """Settings without the names of files, which may be those of patients."""
     values = {name: value for name, value in asdict(settings).items() if name not in NOT_SETTINGS}
-    return {**values, "own mask": settings.mask is not None}
+    return {**values, "own_mask": settings.mask is not None}

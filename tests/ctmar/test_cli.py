@@ -216,6 +216,7 @@ def test_a_zip_archive(run, tmp_path, source):
 def test_overwrite_replaces_everything(run, tmp_path, source, case):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "stale.txt").write_text("old")
+    (tmp_path / "out" / "report.json").write_text("{}")
     assert run("correct", source, "--out", tmp_path / "out", *LI, "--overwrite").code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
         *(f"000{k}.dcm" for k in range(1, 5)),
@@ -375,6 +376,7 @@ def test_disk_full(run, tmp_path, source, case, monkeypatch):
 
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "precious.txt").write_text("old")
+    (tmp_path / "old" / "report.json").write_text("{}")
     before = tree(tmp_path)
     monkeypatch.setattr(output, "write_dataset", full_after_two)
     monkeypatch.setattr(h5py.Group, "create_dataset", full)
@@ -392,6 +394,7 @@ def test_a_bug_keeps_the_old_output_and_the_patient_to_itself(run, tmp_path, sou
 
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "precious.txt").write_text("old")
+    (tmp_path / "old" / "report.json").write_text("{}")
     (tmp_path / "old.h5").write_text("old")
     before = tree(tmp_path)
     monkeypatch.setattr(Correction, "image", broken)
@@ -713,3 +716,59 @@ def test_simulate_on_a_full_disk(run, clean_series, tmp_path, monkeypatch):
     result = run("simulate", clean_series, "--out", tmp_path / "db", *SMALL)
     check_refusal(result, 1, "No space left on device", "Make room", "--resume")
     assert list(tree(tmp_path / "db")) == ["simulation.toml"]
+
+
+def test_a_source_is_never_overwritten_whatever_its_name(run, tmp_path, source):
+    """An index of a medium in small letters, a folder of links: the images lie in the output that is asked for."""
+    (tmp_path / "linked").mkdir()
+    for file in source.iterdir():
+        (tmp_path / "linked" / file.name).symlink_to(file)
+    (source / "report.json").write_text("{}")
+    before = tree(tmp_path)
+    for given in (source, tmp_path / "linked"):
+        check_refusal(run("correct", given, "--out", source, *LI, "--overwrite"), 2, "source")
+        assert tree(tmp_path) == before
+
+
+def test_what_the_output_holds_of_the_users_is_not_replaced(run, tmp_path, source):
+    assert run("correct", source, "--out", tmp_path / "out", *LI, "--seg").code == 0
+    before = tree(tmp_path)
+    mask = tmp_path / "out" / "metal-segmentation.dcm"
+    check_refusal(run("correct", source, "--out", tmp_path / "out", *LI, "--mask", mask, "--overwrite"), 2, "never")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("mine")
+    result = run("correct", source, "--out", tmp_path / "precious", *LI, "--overwrite")
+    check_refusal(result, 5, "holds no output of ctmar")
+    assert (tmp_path / "precious" / "thesis.txt").read_text() == "mine"
+    assert {name: content for name, content in tree(tmp_path).items() if "precious" not in name} == before
+
+
+def test_settings_in_a_file(run, tmp_path, source):
+    config = tmp_path / "c.toml"
+    for text, words in (
+        ('preset = "hipp"', ("hipp", "did you mean hip?")),
+        ("preset = 3", ("preset",)),
+        ("metal = 3", ("table",)),
+        ('device = "tpu"', ("tpu",)),
+        ("[metal]\ngrow = 3", ("grow_hu",)),
+    ):
+        config.write_text(text)
+        result = run("correct", source, "--out", tmp_path / "out", *LI[:2], "--config", config)
+        check_refusal(result, 2, *words)
+    config.write_text('preset = "hip"\nmethod = "nmar2"\nstrength = 0.5\n[metal]\nthreshold_hu = 3050')
+    result = run("correct", source, "--out", tmp_path / "out", *LI, "--config", config, "--preset", "spine")
+    assert result.code == 0
+    assert "No metal" in result.err
+    settings = json.loads((tmp_path / "out" / "report.json").read_text())["settings"]
+    assert (settings["preset"], settings["method"], settings["strength"]) == ("spine", "li", 0.5)
+
+
+def test_a_dry_run_lists_several_series(run, tmp_path, volumes):
+    for k in (1, 2):
+        write_small_series(tmp_path / "two" / str(k), volumes[2 - k], series_uid=f"2.25.1{k}")
+    result = run("correct", tmp_path / "two", "--out", tmp_path / "out", *LI, "--dry-run")
+    assert result.code == 0
+    assert "2.25.12" in result.err
+    assert "metal in 2 slice(s), 2-3" in result.err
+    assert "no metal" in result.err
+    check_refusal(run("correct", tmp_path / "two", "--out", tmp_path / "out", *LI), 4, "metal in 2", "no metal")

@@ -174,7 +174,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_small_disk_and_one_that_is_read_only(source: Path, small_disk: Path) -> None:
     (small_disk / "out").mkdir()
-    (small_disk / "out" / "old").write_text("x")
+    (small_disk / "out" / "report.json").write_text("x")
     before = tree(small_disk), tree(source)
     code, sentence = run(source, "--out", small_disk / "out", "--overwrite")
     assert (code, tree(small_disk), tree(source)) == (1, *before), sentence
@@ -216,7 +216,7 @@ def test_a_signal_leaves_nothing_behind(
 ) -> None:
     """Nothing but what was there, and no output that looks complete."""
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "old").write_text("x")
+    (tmp_path / "out" / "report.json").write_text("x")
     before = tree(tmp_path), tree(long_series)
     flags = ("--overwrite", "--difference", "--report")
     with start(long_series, "--out", tmp_path / "out", *flags) as process:

@@ -9,6 +9,7 @@ from ctmar import pipeline, slice_correction
 from ctmar.correction import correct_series, metal_of
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.detection import DetectionSettings
+from ctmar.dicom import output
 from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import write_ct_series
@@ -152,7 +153,8 @@ def test_a_truncated_slice_is_left_out_and_reported(tmp_path, source):
     damaged.write_bytes(damaged.read_bytes()[:-3000])
     result = correct_series(series_of(source), tmp_path / "out", LI)
     assert [s.status for s in result.slices] == ["no metal", "unreadable", "corrected", "no metal"]
-    assert "0002.dcm" in result.failed[0].message
+    assert "0002.dcm" in result.failed[0].file
+    assert "0002.dcm" not in result.failed[0].message
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["0001.dcm", "0003.dcm", "0004.dcm", "report.json"]
 
@@ -190,6 +192,8 @@ def test_an_output_that_exists_is_refused(tmp_path, source):
 
 
 def test_report_without_patient_data(tmp_path, source):
+    damaged = source / "0002.dcm"
+    damaged.write_bytes(damaged.read_bytes()[:-3000])
     result = correct_series(series_of(source), tmp_path / "out", replace(LI, report=True))
     html = (tmp_path / "out" / "report.html").read_text()
     text = (tmp_path / "out" / "report.json").read_text()
@@ -200,6 +204,8 @@ def test_report_without_patient_data(tmp_path, source):
     assert report["derived_uid"] == result.derived_uid
     assert [s["status"] for s in report["slices"]] == [s.status for s in result.slices]
     assert "Not for diagnostic use" in html or "not for diagnostic use" in html
+    assert "truncated" in html
+    assert "truncated" in text
     assert MARKER not in json.dumps(asdict(result))
 
 
@@ -226,7 +232,7 @@ def test_own_mask(tmp_path, source):
     result = correct_series(series_of(source), tmp_path / "out", settings)
     assert [s.status for s in result.slices] == ["corrected", "no metal", "no metal", "no metal"]
     assert result.slices[0].metal_mm2 == 16
-    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["own mask"] is True
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["own_mask"] is True
     np.save(tmp_path / "own.npy", np.ones_like(own))  # leaves no pixel to measure a change in
     everything = correct_series(series_of(source), tmp_path / "everything", settings)
     assert everything.corrected == 4
@@ -261,8 +267,9 @@ def own_mask(folder):
 
 def test_a_correction_that_cannot_be_right_is_not_written(tmp_path, source, monkeypatch):
     image = Correction.image
-    monkeypatch.setattr(Correction, "image", lambda self, method: image(self, method) - np.float32(400))
-    result = correct_series(series_of(source), tmp_path / "out", replace(LI, seg=True, difference=True))
+    monkeypatch.setattr(Correction, "image", lambda self, method: image(self, method) * np.float32(3) - np.float32(900))
+    whole = replace(LI, seg=True, difference=True, adaptive=False)
+    result = correct_series(series_of(source), tmp_path / "out", whole)
     assert [s.status for s in result.slices] == ["no metal", "failed", "failed", "no metal"]
     assert all("mean" in s.message for s in result.failed)
     for old, new in zip(pixels(source), pixels(tmp_path / "out"), strict=True):
@@ -272,7 +279,7 @@ def test_a_correction_that_cannot_be_right_is_not_written(tmp_path, source, monk
     assert "mean" in written.DerivationDescription
     assert not (tmp_path / "out" / "difference").exists()
     with pytest.raises(UnsupportedInputError, match=r"slice 2: .*--strict"):
-        correct_series(series_of(source), tmp_path / "strict", replace(LI, strict=True))
+        correct_series(series_of(source), tmp_path / "strict", replace(whole, strict=True))
     assert not (tmp_path / "strict").exists()
 
 
@@ -295,8 +302,7 @@ def test_the_series_of_differences(tmp_path, source):
     for k, change in zip(METAL, changes, strict=True):
         corrected = pydicom.dcmread(tmp_path / "out" / f"{k + 1:04d}.dcm")
         expected = pixels(tmp_path / "out")[k].astype(int) - pixels(source)[k]
-        shown = pixels(tmp_path / "out")[k] > 0  # 0 is where the file clips
-        np.testing.assert_allclose(change.pixel_array[shown], expected[shown], atol=1)
+        np.testing.assert_array_equal(change.pixel_array, expected)
         assert (change.RescaleSlope, change.RescaleIntercept) == (1, 0)
         assert change.ImagePositionPatient == corrected.ImagePositionPatient
         sources = {item.ReferencedSOPInstanceUID for item in change.SourceImageSequence}
@@ -372,3 +378,48 @@ def test_the_reprojection_sees_the_whole_circle(side, pixel_mm):
 def test_an_image_wider_than_a_gantry():
     with pytest.raises(UnsupportedInputError, match="wider"):
         reprojection_geometry(ImageGrid(512, 512, 3.0))
+
+
+def test_a_preview_that_fails_leaves_the_slice_as_it_is(tmp_path, source, monkeypatch):
+    pytest.importorskip("highdicom")
+
+    def refuse(*_, **__):
+        raise UnsupportedInputError("highdicom refuses")
+
+    monkeypatch.setattr(output, "preview_image", refuse)
+    result = correct_series(series_of(source), tmp_path / "out", replace(LI, preview=True))
+    assert [s.status for s in result.slices] == ["no metal", "corrected", "corrected", "no metal"]
+    assert any("no preview of slices 2-3: highdicom refuses" in text for text in result.warnings)
+
+
+def test_a_slice_wider_than_a_gantry_is_carried_through(tmp_path, source, monkeypatch):
+    geometry = slice_correction.reprojection_geometry
+
+    def too_wide(grid):
+        if grid.shape != (SIDE, SIDE):
+            raise UnsupportedInputError("wider than any CT gantry.")
+        return geometry(grid)
+
+    write_small_series(tmp_path / "other", small_volumes()[0][:, 4:-4, 4:-4])
+    (tmp_path / "other" / "0003.dcm").replace(source / "0003.dcm")
+    monkeypatch.setattr(pipeline, "reprojection_geometry", too_wide)
+    result = correct_series(series_of(source), tmp_path / "out", LI)
+    assert [s.status for s in result.slices] == ["no metal", "corrected", "failed", "no metal"]
+    np.testing.assert_array_equal(pixels(tmp_path / "out")[2], pixels(source)[2])
+
+
+def test_what_was_done_is_in_the_description(tmp_path, source):
+    correct_series(series_of(source), tmp_path / "out", replace(LI, strength=0.5, adaptive=False))
+    assert "strength 0.5, whole" in pydicom.dcmread(tmp_path / "out" / "0002.dcm").DerivationDescription
+    settings = replace(LI, metal=DetectionSettings(threshold_hu=2400))
+    correct_series(series_of(source), tmp_path / "lower", settings)
+    assert "metal threshold_hu 2400" in pydicom.dcmread(tmp_path / "lower" / "0002.dcm").DerivationDescription
+    correct_series(series_of(source), tmp_path / "masked", replace(LI, mask=own_mask(tmp_path)))
+    assert "own mask" in pydicom.dcmread(tmp_path / "masked" / "0002.dcm").DerivationDescription
+
+
+def test_differences_are_no_series_to_correct(tmp_path, source):
+    correct_series(series_of(source), tmp_path / "out", replace(LI, difference=True))
+    found = find_series(tmp_path / "out")
+    assert [len(one.slices) for one in found.series] == [4]
+    assert sum("a difference of images" in one.reason for one in found.skipped) == 2

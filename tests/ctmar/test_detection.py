@@ -342,4 +342,4 @@ def test_report_is_json():
     report = json.loads(json.dumps(result.report()))
     assert report["threshold_hu"] == 2500
     assert report["left_out"][0]["reason"] == OUTSIDE
-    assert report["components"][0]["slices"] == [0, 0]
+    assert report["components"][0]["slices"] == [1, 1]

@@ -26,6 +26,7 @@ def old(tmp_path):
     folder = tmp_path / "out"
     folder.mkdir()
     fill(folder, "old")
+    (folder / "report.json").write_text("old")
     return folder
 
 
@@ -120,6 +121,16 @@ def test_refuse_existing(tmp_path, old):
     for path in (old, tmp_path / "dangling"):
         with pytest.raises(OutputExistsError):
             refuse_existing(path, overwrite=False)
+    (tmp_path / "empty").mkdir()
+    refuse_existing(tmp_path / "empty", overwrite=True)
+
+
+def test_a_folder_that_no_command_has_written_is_not_replaced(tmp_path, old):
+    (old / "report.json").unlink()
+    before = tree(tmp_path)
+    with pytest.raises(OutputExistsError, match="holds no output of ctmar"), building(old, overwrite=True):
+        pass
+    assert tree(tmp_path) == before
 
 
 def test_a_full_disk_is_reported_with_the_name_that_was_asked_for(tmp_path):

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 
 import h5py
@@ -79,6 +80,14 @@ def test_the_users_own_mask_wins(tmp_path):
     np.save(tmp_path / "own.npy", own[1:])
     with pytest.raises(UsageError, match="mask"):
         prepare(read_case(tmp_path / "case.h5"), replace(LI, mask=tmp_path / "own.npy"))
+
+
+def test_an_absurd_geometry(tmp_path):
+    write_foreign_case(tmp_path / "case.h5")
+    with h5py.File(tmp_path / "case.h5", "r+") as file:
+        file.attrs["geometry"] = json.dumps({**json.loads(file.attrs["geometry"]), "bin_pitch_mm": 1e200})
+    with pytest.raises(UnsupportedInputError, match="cannot be reconstructed"):
+        prepare(read_case(tmp_path / "case.h5"), LI)
 
 
 def test_the_threshold_counts(tmp_path):

@@ -125,7 +125,7 @@ def test_one_slice_with_a_damaged_header_is_left_out_of_the_series(tmp_path: Pat
     (series,) = choose_series(find_series(tmp_path / "source"))
     result = correct_series(series, tmp_path / "out", CorrectionSettings("li", device="cpu"))
     assert [s.status for s in result.slices] == ["no metal", "unreadable", "no metal"]
-    assert "0002.dcm" in result.failed[0].message
+    assert "0002.dcm" in result.failed[0].file
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0001.dcm", "0003.dcm", "report.json"]
 
 
