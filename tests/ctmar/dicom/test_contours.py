@@ -151,3 +151,11 @@ def test_what_does_not_fit_is_refused(tmp_path, series):
         given_metal(structure_set(tmp_path / "c.dcm", {"m": [at(ring(0, 0, 5), 2)]}, kind="POINT"), series)
     with pytest.raises(UnsupportedInputError, match="no readable mask"):  # numbers that are no points
         given_metal(structure_set(tmp_path / "d.dcm", {"m": [at(ring(0, 0, 5), 2).ravel()[:-1]]}), series)
+
+
+def test_a_tiny_ring_beside_a_large_one_marks_its_pixel() -> None:
+    large = np.array([[9.5, 9.5], [9.5, 20.5], [20.5, 20.5], [20.5, 9.5]])
+    tiny = np.array([[30.2, 5.3], [30.2, 5.4], [30.3, 5.4]])
+    mask = filled([large, tiny], (40, 40))
+    assert mask.sum() == 11 * 11 + 1
+    assert mask[30, 5]

@@ -9,6 +9,7 @@ import pydicom
 import pytest
 from pydicom.pixels import pack_bits
 
+from ctmar.dicom.affine import affine_of
 from ctmar.dicom.derived import write_dataset
 from ctmar.dicom.given_masks import given_metal
 from ctmar.dicom.pixels import read_slice
@@ -16,7 +17,7 @@ from ctmar.dicom.planes import voxel_affine
 from ctmar.dicom.segment import metal_segmentation
 from ctmar.dicom.series import Series, choose_series, find_series
 from ctmar.errors import UnsupportedInputError, UsageError
-from tests.ctmar.dicom.build import write_ct_series
+from tests.ctmar.dicom.build import ct_dataset, save, write_ct_series
 
 SHAPE = (4, 9, 7)  # 63 pixels: frames of one bit do not end at bytes
 Z_MM = [0, 2, 4, 9]
@@ -271,3 +272,17 @@ def test_nifti_of_a_prone_and_tilted_series(tmp_path):
     affine = voxel_affine(series.slices[0])
     affine[:3, 2] = (last - first) / (SHAPE[0] - 1) * [-1, -1, 1]  # sheared
     same(given_metal(nifti(tmp_path / "m.nii", metal.transpose(2, 1, 0).astype(np.uint8), affine), series), metal)
+
+
+def test_a_nifti_mask_on_the_sheared_grid_of_a_tilted_gantry(tmp_path: Path) -> None:
+    """The step from slice to slice is longer along the rows than across the slices."""
+    nibabel = pytest.importorskip("nibabel")
+    masks = np.zeros((4, 24, 20), bool)
+    masks[1, 5:9, 3:7] = masks[2, 6, 10] = True
+    for k in range(4):
+        dataset = ct_dataset(np.zeros((24, 20)), z_mm=2.0 * k, number=k + 1)
+        dataset.ImagePositionPatient[1] += 3.0 * k
+        save(dataset, tmp_path / "series" / f"{k}.dcm")
+    (series,) = choose_series(find_series(tmp_path / "series"))
+    nibabel.save(nibabel.Nifti1Image(masks.transpose(2, 1, 0).astype(np.uint8), affine_of(series)), tmp_path / "m.nii")
+    np.testing.assert_array_equal(np.stack(list(given_metal(tmp_path / "m.nii", series).masks)), masks)
