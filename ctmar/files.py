@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ctmar.errors import OutputExistsError
 
-_MARKS = ("report.json", "*/report.json", "metrics.json", "*.h5")
+_MARKS = ("report.json", "*/report.json", "metrics.json", "*.h5", "patches.json")
 """One of these is in every folder that a command writes and may replace."""
 
 
