@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ctmar.images import Image
 from data_sim.anatomy import body_mask
 from data_sim.geometry import ImageGrid
-
-if TYPE_CHECKING:
-    from ctmar.slice_correction import Image
 
 FAR_MM = 60.0
 """Farther from the metal than streaks are strong."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctmar.components import METAL_FROM_HU, Pieces, why_not_metal
+from ctmar.images import Image, PlainImage
 from ctmar.packed import PackedMasks
 from ctmar.regions import label_regions, linked, moved_out, regions_of, without_halo
 
@@ -28,25 +29,6 @@ GROW_HU = 2000.0
 _FARTHEST_MM = 10.0
 _THICKEST_MM = 5.0
 _ONE_SLICE_MM = 1.0
-
-
-class Image(Protocol):
-    """One slice as the detection sees it, such as `ctmar.dicom.pixels.Slice`."""
-
-    @property
-    def image_hu(self) -> NDArray[np.float32]:
-        """HU (rows, cols)."""
-        ...
-
-    @property
-    def padding(self) -> NDArray[np.bool_]:
-        """Pixels without a measurement (rows, cols)."""
-        ...
-
-    @property
-    def pixel_mm(self) -> tuple[float, float]:
-        """Distance between rows and between columns."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -209,18 +191,11 @@ def detect(
     return search.result()
 
 
-@dataclass(frozen=True)
-class _One:
-    image_hu: NDArray[np.float32]
-    padding: NDArray[np.bool_]
-    pixel_mm: tuple[float, float]
-
-
 def detect_in_image(
     image_hu: NDArray[np.float32], pixel_mm: tuple[float, float], settings: DetectionSettings | None = None
 ) -> Detection:
     """Find the metal of a single image in HU (rows, cols), such as a case file's; see `detect`."""
-    return detect([_One(image_hu, np.zeros(image_hu.shape, bool), pixel_mm)], [0.0], settings)
+    return detect([PlainImage(image_hu, np.zeros(image_hu.shape, bool), pixel_mm)], [0.0], settings)
 
 
 def thicknesses_mm(along_normal_mm: Sequence[float]) -> NDArray[np.float64]:

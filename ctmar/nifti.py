@@ -26,34 +26,16 @@ from ctmar.dicom.pixels import padding_mask
 from ctmar.dicom.series import Series
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.files import replacing
+from ctmar.images import PlainImage
 from ctmar.nifti_header import SHEAR, oddities_of_axes, require_one_volume, require_short_header, shear, three_axes
 from data_sim.units import HU_AIR
 
-__all__ = ["NiftiSlice", "NiftiVolume", "affine_of", "open_volume", "write_series_volume", "write_volume"]
+__all__ = ["NiftiVolume", "affine_of", "open_volume", "write_series_volume", "write_volume"]
 
 _reading = threading.Lock()
 """Held while a volume is inflated, so that threads which ask for slices of it do not all do that."""
 
 _MM = {"meter": 1000.0, "micron": 0.001}
-
-
-@dataclass(frozen=True)
-class NiftiSlice:
-    """One axial image of a volume, in the orientation that the whole program uses.
-
-    Attributes
-    ----------
-    image_hu : ndarray, float32, (rows, cols)
-        Hounsfield units; `data_sim.units.HU_AIR` in the padding.
-    padding : ndarray, bool, (rows, cols)
-        Pixels that hold no measurement: no number, or found as in DICOM images that declare none.
-    pixel_mm
-        Distance between rows and between columns.
-    """
-
-    image_hu: NDArray[np.float32]
-    padding: NDArray[np.bool_]
-    pixel_mm: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -101,28 +83,34 @@ class NiftiVolume:
         UnsupportedInputError
             Where the file is truncated or damaged behind its header.
         """
-        slope, intercept = float(self.source.dataobj.slope), float(self.source.dataobj.inter)
-        return (self._stored(index).astype(np.float64) * slope + intercept).astype(np.float32)
+        return self._rescaled(self._stored(index))
 
-    def read(self, index: int) -> NiftiSlice:
-        """One slice, counted upwards from 0.
+    def read(self, index: int) -> PlainImage:
+        """One slice, counted upwards from 0, in the orientation that the whole program uses.
+
+        Padding is what is no number, or found as in DICOM images that declare none.
 
         Raises
         ------
         UnsupportedInputError
             As for `values`.
         """
-        image_hu = self.values(index)
+        stored = self._stored(index)
+        image_hu = self._rescaled(stored)
         missing = ~np.isfinite(image_hu)
         image_hu[missing] = HU_AIR
-        padding = padding_mask(self._stored(index), image_hu, Dataset()) | missing
+        padding = padding_mask(stored, image_hu, Dataset()) | missing
         image_hu[padding] = HU_AIR
-        return NiftiSlice(image_hu, padding, self.pixel_mm)
+        return PlainImage(image_hu, padding, self.pixel_mm)
 
     def oriented(self, stored: NDArray[Any]) -> NDArray[Any]:
         """A view of an array in the stored shape as (slices, rows, cols)."""
         turned = stored.reshape(three_axes(stored.shape)).transpose(self.axes)
         return turned[tuple(slice(None, None, -1 if backwards else 1) for backwards in self.reversed_)]
+
+    def _rescaled(self, stored: NDArray[Any]) -> NDArray[np.float32]:
+        slope, intercept = float(self.source.dataobj.slope), float(self.source.dataobj.inter)
+        return (stored.astype(np.float64) * slope + intercept).astype(np.float32)
 
     def _stored(self, index: int) -> NDArray[Any]:
         if not 0 <= index < len(self):

@@ -19,13 +19,14 @@ from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import Series
 from ctmar.errors import UnsupportedInputError
 from ctmar.files import refuse_existing
+from ctmar.images import Image
 from ctmar.masks import is_nifti, read_mask, read_nifti_mask
 from ctmar.methods import Restorer
 from ctmar.nifti import NiftiVolume, write_series_volume, write_volume
 from ctmar.packed import PackedMasks
 from ctmar.pipeline import Tell, correct_stack, find_metal
 from ctmar.results import UNREADABLE, SeriesResult, SliceResult
-from ctmar.slice_correction import Image, SliceOutcome
+from ctmar.slice_correction import SliceOutcome
 
 
 @dataclass

@@ -13,14 +13,13 @@ from typing import Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmar.checks import Checked
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.detection import Detection, detect
 from ctmar.errors import UnsupportedInputError
+from ctmar.images import Image
 from ctmar.methods import Restorer
 from ctmar.results import CORRECTED, FAILED, NO_METAL, UNREADABLE, SliceResult
-from ctmar.slice_correction import Image, SliceOutcome, correct_slices, grid_of
-from ctmar.square_grid import reprojection_geometry
+from ctmar.slice_correction import SliceOutcome, correct_slices
 from ctmar.streaming import WriteBehind, read_ahead
 
 SLICES_AT_ONCE = 8
@@ -183,17 +182,16 @@ def _corrected(
         if not mask.any():
             yield (*item, None)
             continue
-        try:
-            reprojection_geometry(grid_of(image).grid)
-        except UnsupportedInputError as error:
-            yield (*item, SliceOutcome(None, Checked({}, (), str(error).rstrip("."))))
-            continue
-        if len(batch) == SLICES_AT_ONCE or (batch and grid_of(batch[0][1]) != grid_of(image)):
+        if len(batch) == SLICES_AT_ONCE or (batch and not _same_grid(batch[0][1], image)):
             yield from outcomes()
             batch = []
         batch.append(item)
     if batch:
         yield from outcomes()
+
+
+def _same_grid(one: Image, other: Image) -> bool:
+    return one.image_hu.shape == other.image_hu.shape and one.pixel_mm == other.pixel_mm
 
 
 def _images(stack: Stack[AnyImage], indices: Sequence[int]) -> Generator[tuple[int, AnyImage | str], None, None]:

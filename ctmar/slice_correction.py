@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 from ctmar.blending import blend
 from ctmar.checks import Checked, check
 from ctmar.correction_settings import CorrectionSettings
+from ctmar.errors import UnsupportedInputError
+from ctmar.images import Image
 from ctmar.methods import Correction, Restorer
 from ctmar.regions import dark_parts
 from ctmar.replacement import insert_metal
@@ -21,25 +22,6 @@ from ctmar.square_grid import SquareGrid, reprojection_geometry, square_grid
 from data_sim.kernels import thread_count
 from data_sim.projection import Projector
 from data_sim.units import MU_WATER_PER_MM
-
-
-class Image(Protocol):
-    """An axial image, wherever it comes from."""
-
-    @property
-    def image_hu(self) -> NDArray[np.float32]:
-        """Hounsfield units (rows, cols); air in the padding."""
-        ...
-
-    @property
-    def padding(self) -> NDArray[np.bool_]:
-        """Pixels that hold no measurement (rows, cols)."""
-        ...
-
-    @property
-    def pixel_mm(self) -> tuple[float, float]:
-        """Distance between rows and between columns."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,18 +38,6 @@ class SliceOutcome:
 
     image_hu: NDArray[np.float32] | None
     checked: Checked
-
-
-def grid_of(image: Image) -> SquareGrid:
-    """The square grid that an image is corrected on.
-
-    Raises
-    ------
-    UnsupportedInputError
-        Where its pixels are absurd.
-    """
-    rows, cols = image.image_hu.shape
-    return square_grid((rows, cols), image.pixel_mm)
 
 
 def correct_slices(
@@ -92,19 +62,20 @@ def correct_slices(
 
     Returns
     -------
-    One outcome a slice, in their order.
-
-    Raises
-    ------
-    UnsupportedInputError
-        Where the images are wider than any gantry.
+    One outcome a slice, in their order. Images that cannot be projected, being wider than any gantry or with absurd
+    pixels, stay as they were.
     """
-    square = grid_of(images[0])
+    rows, cols = images[0].image_hu.shape
+    try:
+        square = square_grid((rows, cols), images[0].pixel_mm)
+        geometry = reprojection_geometry(square.grid)
+    except UnsupportedInputError as error:
+        return [SliceOutcome(None, Checked({}, (), str(error).rstrip("."))) for _ in images]
     before = np.stack([square.onto(image.image_hu) for image in images])
     metal = np.stack([square.mask_onto(mask) for mask in masks])
     pixel_mm = (square.grid.pixel_mm, square.grid.pixel_mm)
     kept = np.stack([dark_parts(image, mask, pixel_mm) for image, mask in zip(before, metal, strict=True)])
-    projector = Projector(reprojection_geometry(square.grid), square.grid, device=settings.device)
+    projector = Projector(geometry, square.grid, device=settings.device)
     correction = Correction.of_image(
         before, metal, projector, mu_water_per_mm=MU_WATER_PER_MM, restorer=restorer, certain=kept
     )

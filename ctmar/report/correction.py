@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmar.correction_settings import CorrectionSettings
+from ctmar.images import Image
 from ctmar.report.html import EncodedSlice, encode, render_report
 from ctmar.report.pictures import SlicePreview
 from ctmar.results import SeriesResult
-from ctmar.slice_correction import Image, SliceOutcome
+from ctmar.slice_correction import SliceOutcome
 
 NOT_SETTINGS = ("overwrite", "mask", "difference", "preview", "seg", "report", "strict")
 

@@ -402,7 +402,7 @@ def test_a_slice_wider_than_a_gantry_is_carried_through(tmp_path, source, monkey
 
     write_small_series(tmp_path / "other", small_volumes()[0][:, 4:-4, 4:-4])
     (tmp_path / "other" / "0003.dcm").replace(source / "0003.dcm")
-    monkeypatch.setattr(pipeline, "reprojection_geometry", too_wide)
+    monkeypatch.setattr(slice_correction, "reprojection_geometry", too_wide)
     result = correct_series(series_of(source), tmp_path / "out", LI)
     assert [s.status for s in result.slices] == ["no metal", "corrected", "failed", "no metal"]
     np.testing.assert_array_equal(pixels(tmp_path / "out")[2], pixels(source)[2])
