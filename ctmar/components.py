@@ -7,10 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmar.regions import Regions
-
-METAL_FROM_HU = 3000.0
-"""What reaches this within the patient is never taken for bone or enamel; thick metal counts from here on."""
+from ctmar.regions import METAL_FROM_HU, Regions
 
 OUTSIDE = "outside of the patient"
 CONTRAST = "dense contrast or cement: thicker than 5 mm, yet darker than metal of that size"

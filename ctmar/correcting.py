@@ -20,9 +20,8 @@ from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import Found, Series, choose_series, describe, find_series
 from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
 from ctmar.files import building, refuse_existing
-from ctmar.masks import is_nifti
 from ctmar.methods import NEEDS_NETWORK
-from ctmar.nifti import open_volume
+from ctmar.nifti import is_nifti, open_volume
 from ctmar.nifti_correction import correct_series_to_nifti, correct_volume, metal_of_volume
 from ctmar.pipeline import Tell, find_metal
 from ctmar.raw import correct_case

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from ctmar.files import building
 from ctmar.methods import Restorer
 from ctmar.pipeline import Tell, correct_stack, find_metal
 from ctmar.report.correction import Previews, write_html, write_json
-from ctmar.results import SeriesResult
+from ctmar.results import SeriesResult, SliceResult
 
 _IN_REPORT = 100
 _IN_PREVIEW = 40
@@ -85,18 +85,16 @@ def correct_series(
             stack, metal.masks, (output, previews), settings, unreadable=unreadable, restorer=restorer, tell=tell
         )
         output.close()
-        result = SeriesResult(
+        result = result_of(
+            output.named(results),
+            metal,
+            settings,
+            out=out,
+            began=began,
+            restorer=restorer,
+            warnings=(*series.warnings, *what_to_say(metal), *output.warnings),
             source_uid=series.uid,
             derived_uid=derived.uid,
-            method=settings.method,
-            model=derived.model_name,
-            model_sha256=derived.model_hash,
-            version=__version__,
-            folder=str(out),
-            slices=tuple(output.named(results)),
-            warnings=(*series.warnings, *what_to_say(metal), *output.warnings),
-            metal=metal.report(),
-            seconds=time.monotonic() - began,
         )
         write_json(folder / "report.json", result, settings)
         if settings.report:
@@ -119,6 +117,35 @@ def metal_of(
     if settings.mask is not None:
         return given_metal(settings.mask, series), {}
     return find_metal(stack, settings, tell=tell)
+
+
+def result_of(
+    slices: Iterable[SliceResult],
+    metal: Detection,
+    settings: CorrectionSettings,
+    *,
+    out: Path,
+    began: float,
+    restorer: Restorer | None,
+    warnings: Iterable[str],
+    source_uid: str = "",
+    derived_uid: str = "",
+) -> SeriesResult:
+    """What became of a series or volume that was begun at `time.monotonic()` `began`."""
+    card = getattr(restorer, "card", None)
+    return SeriesResult(
+        source_uid=source_uid,
+        derived_uid=derived_uid,
+        method=settings.method,
+        model=card.name if card else None,
+        model_sha256=card.sha256 if card else None,
+        version=__version__,
+        folder=str(out),
+        slices=tuple(slices),
+        warnings=tuple(warnings),
+        metal=metal.report(),
+        seconds=time.monotonic() - began,
+    )
 
 
 def what_to_say(metal: Detection) -> list[str]:

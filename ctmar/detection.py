@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmar.components import METAL_FROM_HU, Pieces, why_not_metal
+from ctmar.components import Pieces, why_not_metal
 from ctmar.images import Image, PlainImage
 from ctmar.packed import PackedMasks
-from ctmar.regions import label_regions, linked, moved_out, regions_of, without_halo
+from ctmar.regions import METAL_FROM_HU, label_regions, linked, moved_out, regions_of, without_halo
 
 EXTENDED_ABOVE_HU = 3200.0
 """12-bit scanners end at 3071 HU, at 3095 with another intercept."""

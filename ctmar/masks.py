@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmar.errors import CtmarError, UnsupportedInputError, UsageError
-from ctmar.nifti import open_volume
+from ctmar.nifti import is_nifti, open_volume
 
 MOST_PIXELS = 2**28
 """A thousand slices of 512 x 512 pixels."""
@@ -55,11 +55,6 @@ def split_choice(given: str | Path) -> tuple[Path, str | None]:
         return path, None
     name, colon, choice = str(given).rpartition(":")
     return (Path(name), choice) if colon and choice and Path(name).exists() else (path, None)
-
-
-def is_nifti(path: Path) -> bool:
-    """Whether a file is NIfTI by its name."""
-    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def read_nifti_mask(path: Path, affine: NDArray[np.float64], shape: tuple[int, int, int]) -> NDArray[np.bool_]:
@@ -206,7 +201,7 @@ def read_planes(path: Path) -> tuple[NDArray[np.bool_], tuple[float, float] | No
         if name.endswith(".npy"):
             refuse_large(path, np.load(path, mmap_mode="r", allow_pickle=False).shape)
             mask = np.load(path, allow_pickle=False)
-        elif name.endswith((".nii", ".nii.gz")):
+        elif is_nifti(path):
             volume = open_volume(path)
             refuse_large(path, volume.shape)
             mask, pixel_mm = np.stack([volume.values(index) for index in range(len(volume))]), volume.pixel_mm

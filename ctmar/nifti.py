@@ -30,7 +30,7 @@ from ctmar.images import PlainImage
 from ctmar.nifti_header import SHEAR, oddities_of_axes, require_one_volume, require_short_header, shear, three_axes
 from data_sim.units import HU_AIR
 
-__all__ = ["NiftiVolume", "affine_of", "open_volume", "write_series_volume", "write_volume"]
+__all__ = ["NiftiVolume", "affine_of", "is_nifti", "open_volume", "write_series_volume", "write_volume"]
 
 _reading = threading.Lock()
 """Held while a volume is inflated, so that threads which ask for slices of it do not all do that."""
@@ -121,6 +121,11 @@ class NiftiVolume:
             raise UnsupportedInputError(
                 f"{self.path.name}: truncated or damaged ({type(error).__name__}); export it again."
             ) from None
+
+
+def is_nifti(path: Path) -> bool:
+    """Whether a file is NIfTI by its name."""
+    return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
 def open_volume(path: Path) -> NiftiVolume:

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmar import __version__
-from ctmar.correction import metal_of, what_to_say
+from ctmar.correction import metal_of, result_of, what_to_say
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.detection import Detection
 from ctmar.dicom.affine import affine_of
@@ -20,9 +19,9 @@ from ctmar.dicom.series import Series
 from ctmar.errors import UnsupportedInputError
 from ctmar.files import refuse_existing
 from ctmar.images import Image
-from ctmar.masks import is_nifti, read_mask, read_nifti_mask
+from ctmar.masks import read_mask, read_nifti_mask
 from ctmar.methods import Restorer
-from ctmar.nifti import NiftiVolume, write_series_volume, write_volume
+from ctmar.nifti import NiftiVolume, is_nifti, write_series_volume, write_volume
 from ctmar.packed import PackedMasks
 from ctmar.pipeline import Tell, correct_stack, find_metal
 from ctmar.results import UNREADABLE, SeriesResult, SliceResult
@@ -70,7 +69,8 @@ def correct_volume(
     results = correct_stack(volume, metal.masks, (kept,), settings, restorer=restorer, tell=tell)
     _require_all(results)
     write_volume(out, (kept.images.get(index) for index in range(len(volume))), like=volume)
-    return _result(out, settings, results, metal, volume.warnings, restorer, began)
+    warnings = (*volume.warnings, *what_to_say(metal))
+    return result_of(results, metal, settings, out=out, began=began, restorer=restorer, warnings=warnings)
 
 
 def correct_series_to_nifti(
@@ -108,7 +108,8 @@ def correct_series_to_nifti(
             yield stack.read(index).image_hu if corrected is None else corrected
 
     write_series_volume(out, images(), series=series)
-    return _result(out, settings, results, metal, series.warnings, restorer, began)
+    warnings = (*series.warnings, *what_to_say(metal))
+    return result_of(results, metal, settings, out=out, began=began, restorer=restorer, warnings=warnings)
 
 
 def metal_of_volume(volume: NiftiVolume, settings: CorrectionSettings, *, tell: Tell | None = None) -> Detection:
@@ -135,28 +136,3 @@ def _require_all(results: list[SliceResult]) -> None:
             raise UnsupportedInputError(
                 f"slice {result.number}: {result.message} NIfTI cannot hold a series with gaps."
             )
-
-
-def _result(
-    out: Path,
-    settings: CorrectionSettings,
-    results: list[SliceResult],
-    metal: Detection,
-    warnings: tuple[str, ...],
-    restorer: Restorer | None,
-    began: float,
-) -> SeriesResult:
-    card = getattr(restorer, "card", None)
-    return SeriesResult(
-        source_uid="",
-        derived_uid="",
-        method=settings.method,
-        model=card.name if card else None,
-        model_sha256=card.sha256 if card else None,
-        version=__version__,
-        folder=str(out),
-        slices=tuple(results),
-        warnings=(*warnings, *what_to_say(metal)),
-        metal=metal.report(),
-        seconds=time.monotonic() - began,
-    )

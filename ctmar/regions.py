@@ -16,7 +16,10 @@ Mask = NDArray[np.bool_]
 MOST_REGIONS = 4096
 """More in one slice are noise; the largest are kept."""
 
-LEVELS_HU = (3000.0, 4000.0)
+METAL_FROM_HU = 3000.0
+"""What reaches this within the patient is never taken for bone or enamel; thick metal counts from here on."""
+
+LEVELS_HU = (METAL_FROM_HU, 4000.0)
 """Thick metal exceeds these almost everywhere, in data of 12 bits and in those that go on beyond."""
 
 DEEP_MM = 2.5
@@ -123,7 +126,7 @@ def dark_parts(image_hu: NDArray[np.float32], metal: Mask, pixel_mm: tuple[float
         return out
     box = _box(metal, DARK_PART_MM, pixel_mm)
     hu, mask = image_hu[box], metal[box]
-    bright = without_halo(hu, (hu >= DARK_PART_HU) | mask, pixel_mm, solid_hu=LEVELS_HU[0]) | mask
+    bright = without_halo(hu, (hu >= DARK_PART_HU) | mask, pixel_mm, solid_hu=METAL_FROM_HU) | mask
     labels, _ = ndimage.label(bright, _EIGHT)
     near = ndimage.distance_transform_edt(~mask, sampling=pixel_mm) <= DARK_PART_MM
     out[box] = np.isin(labels, np.unique(labels[mask])) & bright & near & ~mask

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from ctmar.dicom.pixels import read_slice
 from ctmar.dicom.series import SliceFile, find_series
 from ctmar.errors import CtmarError, NoUsableSeriesError, UnsupportedInputError
-from ctmar.nifti import open_volume
+from ctmar.nifti import is_nifti, open_volume
+from ctmar.square_grid import is_square
 from data_sim.geometry import ImageGrid
 from data_sim.phantom import REGIONS, phantom_slice
 from data_sim.units import HU_AIR
@@ -103,23 +104,19 @@ def _of_source(source: str, skipped: list[tuple[str, str]]) -> Iterator[tuple[st
     if source == PHANTOM:
         yield from ((found.name, found) for found in _phantom())
         return
-    if _is_nifti(path):
+    if is_nifti(path):
         yield from _nifti(path)
         return
     dicom = find_series(path)
     folder = path.is_dir()
-    skipped.extend((file.path, file.reason) for file in dicom.skipped if not (folder and _is_nifti(Path(file.path))))
+    skipped.extend((file.path, file.reason) for file in dicom.skipped if not (folder and is_nifti(Path(file.path))))
     for series in dicom.series:
         yield from ((s.key, _dicom(series.key, s)) for s in series.slices)
-    for volume in sorted(filter(_is_nifti, path.rglob("*"))) if folder else ():
+    for volume in sorted(filter(is_nifti, path.rglob("*"))) if folder else ():
         try:
             yield from _nifti(volume)
         except CtmarError as error:
             skipped.append((str(volume), str(error)))
-
-
-def _is_nifti(path: Path) -> bool:
-    return path.name.lower().endswith(_NIFTI)
 
 
 def pseudonym(*identifiers: str) -> str:
@@ -133,11 +130,10 @@ def _dicom(series: str, file: SliceFile) -> SourceSlice:
 
 def _load_dicom(file: SliceFile) -> tuple[NDArray[np.float32], ImageGrid, str]:
     found = read_slice(file)
-    rows_mm, cols_mm = found.pixel_mm
-    if abs(rows_mm - cols_mm) > 1e-3 * rows_mm:
+    if not is_square(found.pixel_mm):
         raise UnsupportedInputError(f"{file.name}: its pixels are not square; resample the series first.")
     identity = str(found.dataset.get("PatientID") or found.dataset.get("StudyInstanceUID", ""))
-    return found.image_hu, ImageGrid(len(found.image_hu), found.image_hu.shape[1], rows_mm), pseudonym(identity)
+    return found.image_hu, ImageGrid(len(found.image_hu), found.image_hu.shape[1], found.pixel_mm[0]), pseudonym(identity)
 
 
 def _phantom() -> Iterator[SourceSlice]:
@@ -172,8 +168,7 @@ def _nifti_name(path: Path) -> str:
 
 def _load_nifti(path: Path, index: int) -> tuple[NDArray[np.float32], ImageGrid, str]:
     volume = _open_nifti(path)
-    rows_mm, cols_mm = volume.pixel_mm
-    if abs(rows_mm - cols_mm) > 1e-3 * rows_mm:
+    if not is_square(volume.pixel_mm):
         raise UnsupportedInputError(f"{path.name}: its pixels are not square; resample the volume first.")
     image_hu = np.maximum(np.nan_to_num(volume.values(index), nan=HU_AIR), HU_AIR)
-    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], cols_mm), pseudonym(_nifti_name(path))
+    return image_hu, ImageGrid(len(image_hu), image_hu.shape[1], volume.pixel_mm[1]), pseudonym(_nifti_name(path))

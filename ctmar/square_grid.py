@@ -55,6 +55,12 @@ class SquareGrid:
         return change if self.same else _resampled(change, self.shape, self.steps)
 
 
+def is_square(pixel_mm: tuple[float, float]) -> bool:
+    """Whether a pixel's height and width differ by no more than rounding."""
+    rows_mm, cols_mm = pixel_mm
+    return abs(rows_mm - cols_mm) <= _EQUAL * rows_mm
+
+
 def square_grid(shape: tuple[int, int], pixel_mm: tuple[float, float]) -> SquareGrid:
     """The grid for images of `shape` whose rows and columns are `pixel_mm` apart.
 
@@ -64,7 +70,7 @@ def square_grid(shape: tuple[int, int], pixel_mm: tuple[float, float]) -> Square
         Where the sides differ so much that the grid would be absurdly large.
     """
     rows_mm, cols_mm = pixel_mm
-    if abs(rows_mm - cols_mm) <= _EQUAL * rows_mm:
+    if is_square(pixel_mm):
         return SquareGrid(shape, ImageGrid(*shape, rows_mm), (1.0, 1.0))
     fine = min(pixel_mm)
     steps = (rows_mm / fine, cols_mm / fine)

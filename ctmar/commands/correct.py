@@ -87,8 +87,9 @@ def correct(
     from ctmar.correcting import correct_cases, correct_dicom, correct_nifti, is_case_source
     from ctmar.correction_settings import CorrectionSettings
     from ctmar.dicom.dicomdir import is_dicomdir
-    from ctmar.masks import is_nifti, split_choice
+    from ctmar.masks import split_choice
     from ctmar.methods import METHODS
+    from ctmar.nifti import is_nifti
     from ctmar.presets import PRESETS, with_preset
 
     method = method.lower() if method else None

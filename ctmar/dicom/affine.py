@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from ctmar.dicom.planes import LPS_TO_RAS, voxel_affine
 from ctmar.dicom.series import Series
 from ctmar.errors import UnsupportedInputError
 
 _SPACING_TOLERANCE = 0.05
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
 
 
 def affine_of(series: Series) -> NDArray[np.float64]:
@@ -46,9 +46,6 @@ def affine_of(series: Series) -> NDArray[np.float64]:
             f"series {series.uid}: slices lie up to {off:.2f} mm from even spacing ({spacing:.2f} mm), which NIfTI "
             "cannot hold; write DICOM, or leave out the part with the gap."
         )
-    affine = np.eye(4)
-    affine[:3, 0] = _LPS_TO_RAS @ axes[0] * first.pixel_mm[1]
-    affine[:3, 1] = _LPS_TO_RAS @ axes[1] * first.pixel_mm[0]
-    affine[:3, 2] = _LPS_TO_RAS @ step
-    affine[:3, 3] = _LPS_TO_RAS @ positions[0]
+    affine = voxel_affine(first)
+    affine[:3, 2] = LPS_TO_RAS @ step
     return affine

@@ -18,7 +18,8 @@ from ctmar.dicom.planes import Planes, row_col_off, voxel_affine
 from ctmar.dicom.series import MAX_PIXELS, Series
 from ctmar.dicom.source import MAX_FILE_BYTES, quiet_pydicom, read_dataset
 from ctmar.errors import CtmarError, UnsupportedInputError, UsageError
-from ctmar.masks import NEAR_VOXELS, is_nifti, load_nifti, read_mask, split_choice, turned_axes
+from ctmar.masks import NEAR_VOXELS, load_nifti, read_mask, split_choice, turned_axes
+from ctmar.nifti import is_nifti
 from ctmar.packed import PackedMasks
 
 LABELMAP_STORAGE = "1.2.840.10008.5.1.4.1.1.66.7"

@@ -16,6 +16,9 @@ from ctmar.errors import UnsupportedInputError
 _ALONE_MM = 2.5
 """How far from a single slice something may lie and still be on it."""
 
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0])
+"""DICOM counts to the left and to posterior (PS3.3 section C.7.6.2.1.1), NIfTI to the right and to anterior."""
+
 _SAME_PLACE_MM = 0.01
 
 
@@ -93,4 +96,5 @@ def voxel_affine(one: SliceFile, step_mm: float = 1.0) -> NDArray[np.float64]:
     affine[:3, 1] = orientation[3:] * one.pixel_mm[0]
     affine[:3, 2] = np.cross(orientation[:3], orientation[3:]) * step_mm
     affine[:3, 3] = one.position_mm
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    affine[:3] = LPS_TO_RAS @ affine[:3]
+    return affine
