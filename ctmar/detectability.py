@@ -29,13 +29,13 @@ from scipy import ndimage
 
 from ctmar.database import Case, list_cases, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.evaluation import LIMIT, PATHS
-from ctmar.methods import METHODS, Correction, Restorer
+from ctmar.evaluation import PATHS, path_images
+from ctmar.methods import METHODS, Restorer
 from ctmar.metrics import SOFT_TISSUE_HU, body_mask
 from ctmar.observer import channel_outputs, observe
 from ctmar.segmentation import dilate
 from data_sim.projection import Projector
-from data_sim.scanner import KERNEL, STORED_HU
+from data_sim.scanner import KERNEL
 from data_sim.units import mu_to_hu
 
 Tell = Callable[[int, int], None]
@@ -188,27 +188,18 @@ def _both(
     projector = Projector(case.geometry, case.grid, device=device)
     pairs: dict[tuple[str, str], list[NDArray[np.floating]]] = defaultdict(list)
     for one in (with_lesions(case, places, lesions, projector), case):
+        bare = _bare(one, projector)
         for path in PATHS:
-            for method, image in _images(one, path, methods, restorer, projector).items():
-                pairs[path, method].append(image)
+            for method, stack in path_images([bare], path, methods, restorer, projector).items():
+                pairs[path, method].append(stack[0])
     return {key: (present, absent) for key, (present, absent) in pairs.items()}
 
 
-def _images(
-    case: Case, path: str, methods: Sequence[str], restorer: Restorer | None, projector: Projector
-) -> dict[str, NDArray[np.floating]]:
-    """Images in HU of the methods and of the limit, all from the sinogram."""
-    mu_water_per_mm, metal = case.mu_water_per_mm, np.asarray(case.mask_metal)[None]
-    sinogram = case.sinogram_metal[None]
-    uncorrected_hu = mu_to_hu(projector.fbp(sinogram, window=KERNEL), mu_water_per_mm)
-    shared: dict[str, Any] = {"mu_water_per_mm": mu_water_per_mm, "restorer": restorer}
-    if path == "raw":
-        correction = Correction(sinogram, uncorrected_hu, metal, projector, **shared)
-    else:
-        stored_hu = np.clip(np.rint(uncorrected_hu), *STORED_HU)
-        correction = Correction.of_image(stored_hu, metal, projector, **shared)
-    limit_hu = correction.replace_with_prior(case.images["reference"][None])
-    return {method: stack[0] for method, stack in {**correction.images(methods), LIMIT: limit_hu}.items()}
+def _bare(case: Case, projector: Projector) -> Case:
+    """The case without images that others have made: all come from the sinogram."""
+    uncorrected_hu = mu_to_hu(projector.fbp(case.sinogram_metal, window=KERNEL), case.mu_water_per_mm)
+    images = {"reference": case.images["reference"]}
+    return replace(case, images=images, dicom_images={"uncorrected": uncorrected_hu})
 
 
 def _outputs(image: NDArray[np.floating], place: Place, case: Case, lesions: Lesions) -> NDArray[np.float64]:

@@ -118,7 +118,7 @@ def images_of(
     case = _checked(read_case(path))
     reference_hu = case.images["reference"]
     wanted = [m for m in METHODS if m in methods and (restorer is not None or not m.startswith("cnn"))]
-    stacks = _path_images([case], kind, wanted, restorer, Projector(case.geometry, case.grid, device=device))
+    stacks = path_images([case], kind, wanted, restorer, Projector(case.geometry, case.grid, device=device))
     return {"reference": reference_hu, **{name: stack[0] for name, stack in stacks.items() if name in methods}}
 
 
@@ -163,7 +163,7 @@ def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device
     first = next(iter(cases.values()))
     projector = Projector(first.geometry, first.grid, device=device)
     methods = [m for m in METHODS if restorer is not None or not m.startswith("cnn")]
-    stacks = {path: _path_images(list(cases.values()), path, methods, restorer, projector) for path in PATHS}
+    stacks = {path: path_images(list(cases.values()), path, methods, restorer, projector) for path in PATHS}
     rows = []
     for index, (name, case) in enumerate(cases.items()):
         reference_hu, metal, pixel_mm = case.images["reference"], np.asarray(case.mask_metal), case.grid.pixel_mm
@@ -181,7 +181,7 @@ def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device
     return rows
 
 
-def _path_images(
+def path_images(
     cases: Sequence[Case], path: str, methods: Sequence[str], restorer: Restorer | None, projector: Projector
 ) -> dict[str, np.ndarray]:
     """Stacks in HU by name: the methods, what the cases hold besides, and the limit."""

@@ -33,8 +33,6 @@ PHANTOM_GRIDS = {
     "knee": ImageGrid(512, 512, 0.8),
 }
 
-_NIFTI = (".nii", ".nii.gz")
-
 
 @dataclass(frozen=True)
 class SourceSlice:
@@ -133,7 +131,11 @@ def _load_dicom(file: SliceFile) -> tuple[NDArray[np.float32], ImageGrid, str]:
     if not is_square(found.pixel_mm):
         raise UnsupportedInputError(f"{file.name}: its pixels are not square; resample the series first.")
     identity = str(found.dataset.get("PatientID") or found.dataset.get("StudyInstanceUID", ""))
-    return found.image_hu, ImageGrid(len(found.image_hu), found.image_hu.shape[1], found.pixel_mm[0]), pseudonym(identity)
+    return (
+        found.image_hu,
+        ImageGrid(len(found.image_hu), found.image_hu.shape[1], found.pixel_mm[0]),
+        pseudonym(identity),
+    )
 
 
 def _phantom() -> Iterator[SourceSlice]:

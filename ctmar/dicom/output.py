@@ -18,7 +18,7 @@ from ctmar.dicom.derived import NO_METAL, DerivedSeries, derive, new_uid, refere
 from ctmar.dicom.difference import difference_image
 from ctmar.dicom.pixels import Slice, read_slice
 from ctmar.dicom.preview import preview_image
-from ctmar.dicom.segment import metal_segmentation, require_highdicom
+from ctmar.dicom.segment import header_of, metal_segmentation, require_highdicom
 from ctmar.dicom.series import Series
 from ctmar.errors import UnsupportedInputError
 from ctmar.packed import PackedMasks
@@ -108,7 +108,7 @@ class SeriesOutput:
         write_dataset(derived, self.folder / _name(index))
         self.uids[index] = str(derived.SOPInstanceUID)
         if segmented:
-            self._headers[index] = _header(image.dataset)
+            self._headers[index] = header_of(image.dataset)
             self._masks.append(metal)
         if corrected is not None and self.settings.difference:
             make = partial(difference_image, series_uid=self._difference_uid)
@@ -178,13 +178,3 @@ def _name(index: int) -> str:
 def _made(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
     return folder
-
-
-def _header(dataset: Dataset) -> Dataset:
-    """The data set without its pixels and without private attributes, unparsed."""
-    header = Dataset()
-    for tag in dataset.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
-        if tag != 0x7FE00010 and not tag.is_private:
-            header[tag] = dataset.get_item(tag)
-    header.file_meta = dataset.file_meta
-    return header

@@ -226,6 +226,16 @@ def _refer(image: Dataset, originals: dict[str, _Original], *, with_frame: bool)
         image.ReferencedFrameNumber = original.frame
 
 
+def header_of(source: Dataset) -> Dataset:
+    """The data set without its pixels and without private attributes, whose elements are the source's, unparsed."""
+    header = Dataset()
+    for tag in source.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
+        if tag != Tag("PixelData") and not tag.is_private:
+            header[tag] = source.get_item(tag)
+    header.file_meta = source.file_meta
+    return header
+
+
 def completed(source: Dataset) -> Dataset:
     """The source without its pixels, with the Type 2 attributes that highdicom insists on, and without what it refuses.
 
@@ -233,11 +243,7 @@ def completed(source: Dataset) -> Dataset:
     value is empty, which says the same as ISO 2022 IR 6 (PS3.3 section C.12.1.1.2).
     """
     with quiet_pydicom():
-        complete = Dataset()
-        for tag in source.keys():  # noqa: SIM118  (iterating a Dataset would parse its elements)
-            if tag != Tag("PixelData") and not tag.is_private:
-                complete[tag] = copy.deepcopy(source.get_item(tag))
-        complete.file_meta = source.file_meta
+        complete = copy.deepcopy(header_of(source))
         for keyword in _TYPE_2:
             if keyword not in complete or not _is_allowed(keyword, optional_text(complete, keyword)):
                 setattr(complete, keyword, "")

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from torch import nn
 
 from ctmar.files import replacing
 from ctmar.learning.patches import PATHS, Patches
-from ctmar.report.pictures import SOFT_TISSUE, difference, windowed
+from ctmar.report.pictures import SOFT_TISSUE, difference, tile_sheet, windowed
 
 _ENLARGED = 192
 """Pixels that a patch has at least in the sheet."""
@@ -22,7 +22,7 @@ _ENLARGED = 192
 _CONSIDERED = 2000
 """Patches among which those to draw are chosen."""
 
-_GAP, _HEADER, _MARGIN = 4, 20, 86
+_MARGIN = 86
 
 
 def choose_patches(patches: Patches, count: int) -> NDArray[np.intp]:
@@ -73,18 +73,12 @@ def sample_sheet(
     per_unit = np.concatenate([inputs, output, records["target"].astype(np.float32)], axis=1) * hu - 1000
     side = inputs.shape[-1]
     factor = max(1, -(-_ENLARGED // side))
-    cell = side * factor + _GAP
     titles = [*names, "output", "reference", "output - ref."]
-    sheet = Image.new("RGB", (_MARGIN + len(titles) * cell, _HEADER + len(index) * cell), (20, 20, 20))
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    for column, title in enumerate(titles):
-        draw.text((_MARGIN + column * cell + 2, 2), title, fill=(225, 225, 225), font=font)
+    rows = []
     for row, images in enumerate(per_unit):
         label = f"{PATHS[records['path'][row]]}\n{patches.metals[records['metal'][row]]}"
-        draw.multiline_text((4, _HEADER + row * cell + 4), label, fill=(225, 225, 225), font=font)
         greys = [windowed(image, SOFT_TISSUE) for image in images] + [difference(images[-1], images[-2])]
-        for column, grey in enumerate(greys):
-            picture = Image.fromarray(grey).resize((side * factor, side * factor), Image.Resampling.NEAREST)
-            sheet.paste(picture, (_MARGIN + column * cell, _HEADER + row * cell))
+        rows.append((label, [Image.fromarray(np.kron(grey, np.ones((factor, factor), np.uint8))) for grey in greys]))
+    sheet = tile_sheet(titles, rows, tile_px=side * factor, label_px=_MARGIN)
     with replacing(path) as partial:
         sheet.save(partial, "PNG", optimize=True)

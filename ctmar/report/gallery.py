@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
 from ctmar.evaluation import images_of
 from ctmar.files import replacing
 from ctmar.methods import Restorer
-from ctmar.report.pictures import SOFT_TISSUE, Window, difference, windowed
+from ctmar.report.pictures import SOFT_TISSUE, Window, difference, tile_sheet, windowed
 from ctmar.report.tables import LABELS
 from ctmar.statistics import worst_cases
 
@@ -22,9 +22,7 @@ WORST = 10
 
 _TILE_PX = 256
 _GAP_PX = 6
-_HEADER_PX = 22
 _LABEL_PX = 210
-_BACKGROUND, _TEXT = (20, 20, 20), (225, 225, 225)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,20 +97,14 @@ def gallery_sheet(failures: Sequence[Failure], path: Path, *, window: Window = S
     if not failures or any(one.images_hu.keys() != failures[0].images_hu.keys() for one in failures):
         raise ValueError("a gallery needs at least one case, and the same images of all")
     titles = [*failures[0].images_hu, "reference", "error, -200 to 200 HU"]
-    width, height = _TILE_PX + _GAP_PX, _TILE_PX + _GAP_PX
-    size = (_LABEL_PX + len(titles) * width, _HEADER_PX + len(failures) * height)
-    sheet = Image.new("RGB", size, _BACKGROUND)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(14)
-    for column, title in enumerate(titles):
-        draw.text((_LABEL_PX + column * width + 2, 3), title, fill=_TEXT, font=font)
-    for number, one in enumerate(failures):
-        top = _HEADER_PX + number * height
-        draw.multiline_text((8, top + 6), one.label, fill=_TEXT, font=font, spacing=6)
+    rows = []
+    for one in failures:
         images = [*one.images_hu.values(), one.reference_hu]
         greys = [windowed(image, window) for image in images] + [difference(one.reference_hu, images[-2])]
-        for column, grey in enumerate(greys):
-            picture = Image.fromarray(grey)
-            picture.thumbnail((_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
-            sheet.paste(picture, (_LABEL_PX + column * width, top))
+        tiles = [Image.fromarray(grey) for grey in greys]
+        for tile in tiles:
+            tile.thumbnail((_TILE_PX, _TILE_PX), Image.Resampling.LANCZOS)
+        rows.append((one.label, tiles))
+    sheet = tile_sheet(titles, rows, tile_px=_TILE_PX, label_px=_LABEL_PX, font_px=14, gap_px=_GAP_PX)
     with replacing(path) as partial:
         sheet.save(partial, "PNG", optimize=True)

@@ -101,6 +101,39 @@ def outline_png(metal: ArrayLike) -> bytes:
     return buffer.getvalue()
 
 
+def tile_sheet(
+    titles: Sequence[str],
+    rows: Sequence[tuple[str, Sequence[Image.Image]]],
+    *,
+    tile_px: int,
+    label_px: int,
+    font_px: int = 13,
+    gap_px: int = 4,
+) -> Image.Image:
+    """Pictures in columns with a title and rows with a label of several lines.
+
+    Parameters
+    ----------
+    titles
+        Above the columns.
+    rows
+        A label and as many pictures as titles, none larger than `tile_px`.
+    tile_px, label_px
+        Side of a picture's place; width of the labels.
+    """
+    step, header = tile_px + gap_px, font_px * 3 // 2 + 1
+    picture = Image.new("RGB", (label_px + len(titles) * step, header + len(rows) * step), (20, 20, 20))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(font_px)
+    for column, title in enumerate(titles):
+        draw.text((label_px + column * step + 2, 3), title, fill=(225, 225, 225), font=font)
+    for number, (label, tiles) in enumerate(rows):
+        top = header + number * step
+        draw.multiline_text((5, top + 5), label, fill=(225, 225, 225), font=font, spacing=font_px // 3)
+        for column, tile in enumerate(tiles):
+            picture.paste(tile, (label_px + column * step, top))
+    return picture
+
+
 def before_after_sheet(slices: Sequence[SlicePreview], path: Path | str, window: Window) -> None:
     """Write `sheet` as a PNG."""
     sheet(slices, window).save(path, "PNG", optimize=True)
