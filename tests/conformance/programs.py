@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from ctmar import slice_correction
 from ctmar.cli import app
+from tests.ctmar.small import GEOMETRY, small_volumes, write_small_series
 
 SHARED_DATA = Path(__file__).parents[2].parent / "shared" / "data"
 needs_shared_data = pytest.mark.skipif(not SHARED_DATA.is_dir(), reason="needs the shared CT data beside the project")
@@ -49,3 +51,12 @@ def correct(source: Path, out: Path, flags: Sequence[str] = ()) -> list[Path]:
     arguments = ["correct", str(source), "--out", str(out), "--method", "li", "--device", "cpu", *flags]
     typer.main.get_command(app).main(arguments, prog_name="ctmar", standalone_mode=False)
     return sorted(path for path in out.rglob("*") if path.is_file() and path.read_bytes()[128:132] == b"DICM")
+
+
+def small_correction(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The files of a small source, and all that `ctmar correct` writes of it with all of its flags."""
+    pytest.importorskip("highdicom")
+    sources = write_small_series(folder / "source", small_volumes()[0])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
+        return sources, correct(folder / "source", folder / "out", every_output_flag())

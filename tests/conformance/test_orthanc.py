@@ -13,8 +13,8 @@ import pytest
 
 from ctmar import slice_correction
 from tests.conformance.orthanc import PLUGINS, PROGRAM, STORESCU, Orthanc, running
-from tests.conformance.programs import SHARED_DATA, correct, every_output_flag, needs_shared_data
-from tests.ctmar.small import GEOMETRY, MARKER, small_volumes, write_small_series
+from tests.conformance.programs import SHARED_DATA, correct, every_output_flag, needs_shared_data, small_correction
+from tests.ctmar.small import MARKER
 
 pytestmark = [
     pytest.mark.skipif(PROGRAM is None, reason="not installed: Orthanc"),
@@ -38,12 +38,7 @@ def server(started: Orthanc) -> Orthanc:
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
     """A source, and all that is written of it: corrected series, segmentation, and what other flags add."""
-    pytest.importorskip("highdicom")
-    folder = tmp_path_factory.mktemp("series")
-    sources = write_small_series(folder / "source", small_volumes()[0])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
-        return sources, correct(folder / "source", folder / "out", every_output_flag())
+    return small_correction(tmp_path_factory.mktemp("series"))
 
 
 def check(server: Orthanc, sources: list[Path], written: list[Path]) -> None:

@@ -7,9 +7,7 @@ from pathlib import Path
 import pydicom
 import pytest
 
-from ctmar import slice_correction
-from tests.conformance.programs import correct, errors, every_output_flag, needs, output
-from tests.ctmar.small import GEOMETRY, small_volumes, write_small_series
+from tests.conformance.programs import errors, every_output_flag, needs, output, small_correction
 
 pytestmark = needs("dciodvfy", "dcentvfy", "dcmdump")
 
@@ -17,12 +15,7 @@ pytestmark = needs("dciodvfy", "dcentvfy", "dcmdump")
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Path], list[Path]]:
     """The files of a source and those of its correction."""
-    pytest.importorskip("highdicom")
-    folder = tmp_path_factory.mktemp("output")
-    sources = write_small_series(folder / "source", small_volumes()[0])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
-        return sources, correct(folder / "source", folder / "out", every_output_flag())
+    return small_correction(tmp_path_factory.mktemp("output"))
 
 
 def test_the_flags_are_found() -> None:

@@ -26,7 +26,6 @@ from tests.ctmar.small import (
     GEOMETRY,
     MARKER,
     METAL,
-    small_volumes,
     tree,
     write_foreign_case,
     write_small_series,
@@ -35,11 +34,6 @@ from tests.ctmar.small import (
 from tests.ctmar.toy_database import write_toy_database
 
 LI = ("--method", "li", "--device", "cpu")
-
-
-@pytest.fixture(scope="module")
-def volumes():
-    return small_volumes()
 
 
 @pytest.fixture

@@ -68,11 +68,6 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) ->
         signal.signal(number, handler)
 
 
-@pytest.fixture(scope="module")
-def volumes() -> tuple[np.ndarray, np.ndarray]:
-    return small_volumes()
-
-
 @pytest.fixture
 def source(tmp_path: Path, volumes: tuple[np.ndarray, np.ndarray]) -> Path:
     write_small_series(tmp_path / "source", volumes[0])

@@ -18,19 +18,11 @@ from ctmar.methods import Correction
 from ctmar.restorer import NetworkRestorer
 from ctmar.square_grid import reprojection_geometry, square_grid
 from data_sim.geometry import ImageGrid
-from tests.ctmar.small import GEOMETRY, MARKER, METAL, SIDE, small_volumes, tree, write_small_series, write_tiny_model
+from tests.ctmar.small import MARKER, METAL, SIDE, small_volumes, tree, write_small_series, write_tiny_model
 
 LI = CorrectionSettings("li", device="cpu")
 
-
-@pytest.fixture(scope="module")
-def volumes():
-    return small_volumes()
-
-
-@pytest.fixture(autouse=True)
-def small_fan(monkeypatch):
-    monkeypatch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
+pytestmark = pytest.mark.usefixtures("small_fan")
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ctmar import slice_correction
 from ctmar.correction import correct_series
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.pixels import read_slice
@@ -11,21 +10,13 @@ from ctmar.dicom.series import choose_series, find_series
 from ctmar.errors import OutputExistsError, UnsupportedInputError, UsageError
 from ctmar.nifti import open_volume
 from ctmar.nifti_correction import correct_series_to_nifti, correct_volume
-from tests.ctmar.small import GEOMETRY, METAL, SIDE, small_volumes, write_small_series
+from tests.ctmar.small import METAL, SIDE, write_small_series
 
 nibabel = pytest.importorskip("nibabel")
 
 LI = CorrectionSettings("li", device="cpu")
 
-
-@pytest.fixture(scope="module")
-def volumes():
-    return small_volumes()
-
-
-@pytest.fixture(autouse=True)
-def small_fan(monkeypatch):
-    monkeypatch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
+pytestmark = pytest.mark.usefixtures("small_fan")
 
 
 @pytest.fixture
