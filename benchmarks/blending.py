@@ -16,23 +16,24 @@ from __future__ import annotations
 import argparse
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ctmar import raw
 from ctmar.blending import supported_change
+from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.detection import detect_in_image
-from ctmar.methods import Correction, Restorer
+from ctmar.methods import NEEDS_NETWORK, Correction, Restorer
 from ctmar.metrics import paper_ssim
-from ctmar.pipeline import NEEDS_NETWORK, reprojection_geometry
 from ctmar.restorer import NetworkRestorer
 from ctmar.segmentation import metal_mask
+from ctmar.square_grid import reprojection_geometry
 from data_sim.projection import Projector
-from data_sim.scanner import KERNEL
 from data_sim.units import mu_to_hu
 
 NEAR_MM = 20.0
@@ -58,12 +59,9 @@ class Corrected:
 def correction_of(case: Case, path: str, metal: Mask | None, restorer: Restorer | None) -> Correction:
     """Either path of one case; without a mask, the true one from raw data and a threshold on the DICOM path."""
     if path == "raw":
-        assert case.mask_metal is not None
-        projector = Projector(case.geometry, case.grid, device="cpu")
-        before = mu_to_hu(projector.fbp(case.sinogram_metal[None], window=KERNEL), case.mu_water_per_mm)
-        found = np.asarray(case.mask_metal if metal is None else metal)[None]
-        options = {"mu_water_per_mm": case.mu_water_per_mm, "restorer": restorer}
-        return Correction(case.sinogram_metal[None], before, found, projector, **options)  # type: ignore[arg-type]
+        settings = CorrectionSettings(device="cpu")
+        own = case if metal is None else replace(case, mask_metal=metal)
+        return raw.correction_of(raw.prepare(own, settings), settings, restorer=restorer)
     stored = case.dicom_images["uncorrected"]
     found = metal_mask(stored, pixel_mm=case.grid.pixel_mm) if metal is None else metal
     projector = Projector(reprojection_geometry(case.grid), case.grid, device="cpu")
