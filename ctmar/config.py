@@ -40,6 +40,9 @@ class AugmentationSettings:
         Enlarge or shrink by up to this share, 0.1 for 0.9 to 1.1, interpolating.
     max_intensity
         Multiply the attenuation by up to 1 plus or minus this share.
+    clean
+        Share of the patches whose input images are all the reference: a network that sees no artifacts is to change
+        nothing.
     """
 
     turns: Literal["none", "paper", "all"] = "paper"
@@ -47,9 +50,10 @@ class AugmentationSettings:
     max_degrees: float = 0.0
     max_scale: float = 0.0
     max_intensity: float = 0.0
+    clean: float = 0.0
 
     def __post_init__(self) -> None:
-        _within(self, {"max_degrees": (0, 45), "max_scale": (0, 0.5), "max_intensity": (0, 0.5)})
+        _within(self, {"max_degrees": (0, 45), "max_scale": (0, 0.5), "max_intensity": (0, 0.5), "clean": (0, 1)})
 
 
 @dataclass(frozen=True)
@@ -62,8 +66,10 @@ class TrainingSettings:
     ----------
     arch
         Architecture, a name in `ctmar.network.ARCHITECTURES`.
+    init
+        Model, by name or path, whose weights to begin with instead of new ones; "" for new ones.
     channels
-        2, 3 or 5 input images, see `ctmar.network.CHANNELS`.
+        2, 3, 5 or 6 input images, see `ctmar.network.CHANNELS`.
     path
         Which images of the case files to learn from: ``raw`` (from the scanner's raw data), ``dicom``
         (from the stored image, projected again), or ``both``.
@@ -113,7 +119,8 @@ class TrainingSettings:
     """
 
     arch: str = "cnn"
-    channels: Literal[2, 3, 5] = 3
+    init: str = ""
+    channels: Literal[2, 3, 5, 6] = 3
     path: Literal["raw", "dicom", "both"] = "both"
     epochs: int = 60
     batch_size: int = 16
@@ -121,7 +128,7 @@ class TrainingSettings:
     lr: float | None = None
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup: float = 0.05
-    loss: Literal["mse", "l1", "charbonnier", "near-metal", "edge"] = "mse"
+    loss: Literal["mse", "rmse", "l1", "charbonnier", "near-metal", "edge"] = "mse"
     loss_weight: float = 4.0
     clip_norm: float = 0.0
     ema: float = 0.0

@@ -6,20 +6,24 @@ compared with the published ones. How images become inputs is `ctmar.network_inp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 import torch
 from torch import Tensor, nn
+
+from ctmar.network_input import image_names
+from ctmar.unet import ResidualUNet
 
 CHANNELS: Mapping[int, tuple[str, ...]] = MappingProxyType(
     {
         2: ("uncorrected", "li"),
         3: ("uncorrected", "bhc", "li"),
         5: ("uncorrected", "bhc", "li", "nmar1", "nmar2"),
+        6: ("metal", "uncorrected", "bhc", "li", "nmar1", "nmar2"),
     }
 )
-"""Names of the input images for each number of channels (Zhang & Yu 2018, table 3)."""
+"""Names of the input images for each number of channels: Zhang & Yu 2018, table 3, and all of them with the metal."""
 
 
 class CnnMar(nn.Module):
@@ -72,20 +76,30 @@ class CnnMar(nn.Module):
 RANDOM_SHARE = 0.1
 """How much the random features count in the output before training."""
 
-ARCHITECTURES: Mapping[str, Callable[[int], CnnMar]] = MappingProxyType({"cnn": CnnMar})
-"""Architectures by name; each takes the number of channels."""
+Architecture = CnnMar | ResidualUNet
+
+ARCHITECTURES: Mapping[str, Callable[[Sequence[str]], Architecture]] = MappingProxyType(
+    {
+        "cnn": lambda names: CnnMar(len(names)),
+        "unet": lambda names: ResidualUNet(len(names), images=len(image_names(names))),
+    }
+)
+"""Architectures by name; each takes the names of the channels, maps first."""
 
 
-def build(arch: str, channels: int) -> CnnMar:
+def build(arch: str, names: Sequence[str]) -> Architecture:
     """An untrained network.
 
     Raises
     ------
     ValueError
-        Where the architecture is unknown or `channels` is not positive.
+        Where the architecture is unknown, or there is no image or a map after an image among `names`.
     """
     if arch not in ARCHITECTURES:
         raise ValueError(f"unknown architecture {arch!r}: expected one of {', '.join(ARCHITECTURES)}")
-    if channels < 1:
-        raise ValueError(f"a network needs at least one channel, not {channels}")
-    return ARCHITECTURES[arch](channels)
+    images = image_names(names)
+    if not images or tuple(names[-len(images) :]) != images:
+        raise ValueError(
+            f"a network needs at least one image, and maps before images, not {', '.join(names) or 'none'}"
+        )
+    return ARCHITECTURES[arch](names)

@@ -12,8 +12,16 @@ from data_sim.units import hu_to_mu, mu_to_hu
 
 MM_PER_CM = 10.0
 
+MAPS = ("metal",)
+"""Channels that are no images: the metal itself, 0 or the attenuation of water."""
+
 HIGHEST_HU = 3071.0
 """Channels are cut here, as 12-bit scanners do: around gold, raw-data images reach 100,000 HU."""
+
+
+def image_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Those of the channels that are images."""
+    return tuple(name for name in names if name not in MAPS)
 
 
 def network_channels(
@@ -33,7 +41,7 @@ def network_channels(
     mask
         Metal, bool, of the same shape.
     names
-        The images to take, in the order of the channels.
+        The images and maps (`MAPS`) to take, in the order of the channels.
     mu_water_per_mm
         Attenuation that is 0 HU, mm^-1.
 
@@ -51,6 +59,9 @@ def network_channels(
     water = np.float32(mu_water_per_mm * MM_PER_CM)
     channels = []
     for name in names:
+        if name in MAPS:
+            channels.append(np.where(metal, water, np.float32(0)))
+            continue
         if name not in images_hu:
             raise ValueError(f"there is no image {name!r} among {sorted(images_hu)}")
         image_hu = np.asarray(images_hu[name])

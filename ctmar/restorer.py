@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctmar.learning.device import choose_device
-from ctmar.network_input import network_channels, network_output_hu
+from ctmar.network_input import image_names, network_channels, network_output_hu
 from ctmar.weights import ModelCard, load_model
 from data_sim.units import MU_WATER_PER_MM
 
@@ -35,7 +35,7 @@ class NetworkRestorer:
 
     def __init__(self, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> None:
         network, self.card = load_model(name_or_path)
-        self.channels = self.card.channels
+        self.channels = image_names(self.card.channels)
         self._device = choose_device(device)
         self._network = network.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -48,7 +48,7 @@ class NetworkRestorer:
         for index, mask in enumerate(metal):
             named = {name: images_hu[name][index] for name in self.channels}
             # the network works in attenuation, so any value of water would do as long as both ways use it
-            channels = network_channels(named, mask, self.channels, MU_WATER_PER_MM)
+            channels = network_channels(named, mask, self.card.channels, MU_WATER_PER_MM)
             result = self._network(torch.from_numpy(channels)[None].to(self._device))
             out[index] = network_output_hu(result[0, 0].cpu().numpy(), MU_WATER_PER_MM)
         return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,6 +28,8 @@ MOST_CUT_OFF = 0.3
 """Share of the patient's outline that the edge of the field of view may make up. Arms that leave a chest's field
 come to 0.2; a shoulder girdle in a neck's field has 0.7."""
 
+NOT_WANTED = "a patient to be left out"
+
 _METAL = "metal: values of 3000 HU and above"
 _LEAST_BODY_MM2 = 2000.0
 _LEAST_THICKNESS_MM = 30.0
@@ -49,13 +51,19 @@ class Screened:
     reach_mm: float = 0.0
 
 
-def screen(source: SourceSlice, *, names: Sequence[str] = tuple(IMPLANTS), shapes: Sequence[Shape] = ()) -> Screened:
-    """Load a slice and say which of the families of implants it can be used for."""
+def screen(
+    source: SourceSlice,
+    *,
+    names: Sequence[str] = tuple(IMPLANTS),
+    shapes: Sequence[Shape] = (),
+    wants: Callable[[str], bool] | None = None,
+) -> Screened:
+    """Load a slice and say which of the families of implants it can be used for; `wants` chooses patients."""
     try:
         image_hu, grid, patient = source.load()
     except CtmarError as error:
         return Screened(source, reason=str(error))
-    reason = why_not(image_hu, grid)
+    reason = why_not(image_hu, grid) if wants is None or wants(patient) else NOT_WANTED
     if reason:
         return Screened(source, patient, grid, reason=reason)
     # the same generator for every slice: what fits does not depend on which others there are

@@ -152,7 +152,8 @@ def _planned(
     slices, skipped = find_slices(sources)
     tell("reading headers", 1, 1)
     screened = []
-    for result in each(partial(screen, names=settings.families, shapes=shapes), slices, workers=workers):
+    work = partial(screen, names=settings.families, shapes=shapes, wants=settings.wants)
+    for result in each(work, slices, workers=workers):
         screened.append(result)
         tell("screening slices", len(screened), len(slices))
     screened = without_neighbours_of_metal(screened)

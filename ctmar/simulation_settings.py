@@ -40,6 +40,9 @@ class SimulationSettings:
         How many, and what they are drawn from.
     implants, materials
         Families (`data_sim.placement.IMPLANTS`) and metals (`data_sim.materials.METALS`) to draw from.
+    patients, exclude_patients
+        Pseudonyms (as in `index.csv`) of the only ones to simulate, and of those to leave out: test patients are kept
+        apart already when the databases are made.
     shapes
         Masks of the user's own metal, see `ctmar.shapes`; where there are any, the family "own" is drawn too.
     scan
@@ -60,6 +63,8 @@ class SimulationSettings:
     implants: tuple[str, ...] = tuple(IMPLANTS)
     materials: tuple[str, ...] = ("ti", "fe", "cu", "au")
     shapes: tuple[str, ...] = ()
+    patients: tuple[str, ...] = ()
+    exclude_patients: tuple[str, ...] = ()
     scan: ScanSettings = field(default_factory=ScanSettings)
     geometry: Literal["arc", "flat", "parallel"] = "arc"
     views: int | None = None
@@ -97,6 +102,10 @@ class SimulationSettings:
     def families(self) -> tuple[str, ...]:
         """What to draw from: the implants, and the user's own shapes where there are any."""
         return tuple(dict.fromkeys((*self.implants, *([OWN] if self.shapes else []))))
+
+    def wants(self, patient: str) -> bool:
+        """Whether a patient, by pseudonym, is to be simulated."""
+        return patient not in self.exclude_patients and (not self.patients or patient in self.patients)
 
     def scanner(self) -> Geometry:
         """The geometry that these settings describe."""

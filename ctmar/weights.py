@@ -116,7 +116,7 @@ def load_model(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
         tensors = safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError):
         raise ModelError(f"{path}: is not a safetensors file; only that format is loaded") from None
-    network = build(card.arch, len(card.channels))
+    network = _build(path, card)
     if _layout(tensors) != _layout(network.state_dict()):
         kind = f"{card.arch!r} network with {len(card.channels)} channels"
         raise ModelError(f"{path}: the weights do not fit the {kind} that their card describes")
@@ -184,6 +184,13 @@ def model_path(name_or_path: str | Path) -> Path:
         raise ModelError(f"{path}: is not a {SUFFIX} file; only that format is loaded")
     names = ", ".join(sorted(one.stem for one in SHIPPED.glob(f"*{SUFFIX}"))) or "none"
     raise ModelError(f"there is no model {str(name_or_path)!r}; shipped models: {names}")
+
+
+def _build(path: Path, card: ModelCard) -> nn.Module:
+    try:
+        return build(card.arch, card.channels)
+    except ValueError as error:
+        raise ModelError(f"{path.with_suffix('.json')}: {error}") from None
 
 
 def _layout(tensors: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:

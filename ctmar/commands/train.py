@@ -11,10 +11,10 @@ from ctmar.commands.flags import Config, Device, given
 
 
 def train(
-    database: Annotated[Path, typer.Argument(help="Folder made by ctmar simulate.")],
+    databases: Annotated[list[Path], typer.Argument(help="Folders made by ctmar simulate.")],
     out: Annotated[Path, typer.Option(help="Weights to write, .safetensors; the card is put beside them.")],
-    arch: Annotated[str | None, typer.Option(help="Architecture [cnn].")] = None,
-    channels: Annotated[int | None, typer.Option(help="2, 3 or 5 input images [3].")] = None,
+    arch: Annotated[str | None, typer.Option(help="cnn (the paper's) or unet [cnn].")] = None,
+    channels: Annotated[int | None, typer.Option(help="2, 3 or 5 input images; 6: with the metal [3].")] = None,
     path: Annotated[str | None, typer.Option(help="raw, dicom or both [both].")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the patches [60].")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches a step [16].")] = None,
@@ -32,7 +32,7 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     config: Config = None,
 ) -> None:
-    """Train a network on a database; patients are split, never slices.
+    """Train a network on databases; patients are split, never slices.
 
     Several processes: `torchrun --nproc-per-node 4 --no-python ctmar train ...`
 
@@ -48,7 +48,7 @@ def train(
     flags |= given(skip_damaged=skip_damaged, tensorboard=tensorboard)
     settings = settings_from(TrainingSettings, load_toml(config) if config else {}, overrides=flags, origin="training")
     if not is_first():
-        run(database, out, settings, device=device, resume=resume)
+        run(databases, out, settings, device=device, resume=resume)
         return
     with progress_bar() as bar:
         bar("sampling patches", 0, 1)
@@ -61,7 +61,7 @@ def train(
             total = epochs * steps
             bar("training", (epoch - 1) * steps + step, total)
 
-        card = run(database, out, settings, device=device, resume=resume, progress=tell)
+        card = run(databases, out, settings, device=device, resume=resume, progress=tell)
     metrics = card.metrics
     note(f"{out}: validation {metrics['validation']:.3e} at epoch {metrics['best_epoch']} ({metrics['unit']})")
     rmse = metrics["validation_rmse_hu"]

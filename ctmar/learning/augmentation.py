@@ -24,7 +24,7 @@ class Variation:
     """What happens to every patch in one epoch, arrays (patches,).
 
     Quarter turns against the clock; mirrored left to right; degrees against the clock; factor of the size; factor of
-    the attenuation.
+    the attenuation; whether its images become the reference (`without_artifacts`).
     """
 
     turns: NDArray[np.int8]
@@ -32,6 +32,7 @@ class Variation:
     degrees: NDArray[np.float32]
     scale: NDArray[np.float32]
     intensity: NDArray[np.float32]
+    clean: NDArray[np.bool_]
 
     def of(self, index: NDArray[np.intp]) -> Variation:
         """That of some patches."""
@@ -47,6 +48,7 @@ def draw(settings: AugmentationSettings, count: int, *, rng: np.random.Generator
         degrees=np.float32(settings.max_degrees) * around[0],
         scale=1 + np.float32(settings.max_scale) * around[1],
         intensity=1 + np.float32(settings.max_intensity) * around[2],
+        clean=rng.random(count) < settings.clean,
     )
 
 
@@ -69,6 +71,14 @@ def vary(images: Tensor, variation: Variation, *, attenuation: bool = True) -> T
     if attenuation and (variation.intensity != 1).any():
         images = images * torch.from_numpy(variation.intensity).to(images.device)[:, None, None, None]
     return images
+
+
+def without_artifacts(inputs: Tensor, target: Tensor, variation: Variation, *, images: int) -> Tensor:
+    """Inputs (batch, channels, side, side) whose last `images` channels are the target where `variation` says so."""
+    if not variation.clean.any():
+        return inputs
+    perfect = torch.cat([inputs[:, :-images], target.expand(-1, images, -1, -1)], dim=1)
+    return _where(torch.from_numpy(variation.clean).to(inputs.device), perfect, inputs)
 
 
 def _where(which: Tensor, those: Tensor, others: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from ctmar.database import read_images
 from ctmar.errors import UnsupportedInputError
-from ctmar.network_input import MM_PER_CM, network_channels
+from ctmar.network_input import MM_PER_CM, image_names, network_channels
 from ctmar.segmentation import dilate
 
 logger = logging.getLogger(__name__)
@@ -209,7 +209,7 @@ def sample_patches(
     count
         How many patches in all.
     names
-        Input images, in the order of the channels.
+        Maps, then input images, in the order of the channels.
     path
         ``raw``, ``dicom`` or ``both``; with ``both`` every case counts twice.
     patch, grid
@@ -235,8 +235,9 @@ def sample_patches(
     each = [count // len(sources) + (k < count % len(sources)) for k in range(len(sources))]
     counts: NDArray[np.intp] = rng.permutation(each)
     order = rng.permutation(len(sources))
-    hard = np.empty((len(sources), len(names)), np.intp)
-    hard[order] = hard_shares(counts[order], len(names), hard_fraction)
+    images = image_names(names)
+    hard = np.empty((len(sources), len(images)), np.intp)
+    hard[order] = hard_shares(counts[order], len(images), hard_fraction)
     if records is None:
         records = np.empty(count, record_type(len(names), patch))
     metals: dict[str, int] = {}
@@ -245,7 +246,7 @@ def sample_patches(
         if counts[number] == 0:
             continue
         try:
-            info, images_hu, metal = read_images(case, folder=folder, names=[*names, REFERENCE])
+            info, images_hu, metal = read_images(case, folder=folder, names=[*images, REFERENCE])
         except UnsupportedInputError as error:
             if not skip_damaged:
                 raise
@@ -255,7 +256,7 @@ def sample_patches(
             continue
         stack = network_channels(images_hu, metal, [*names, REFERENCE], info.mu_water_per_mm)
         distance = distance_mm(metal, info.grid.pixel_mm)
-        errors = window_errors(stack[:-1], stack[-1], patch=patch, grid=grid)
+        errors = window_errors(stack[-1 - len(images) : -1], stack[-1], patch=patch, grid=grid)
         corners = choose_corners(errors, int(counts[number]), hard=hard[number], rng=rng) * grid
         name = MIXED if "," in info.material else info.material or "unknown"
         for row, col in corners:

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from ctmar.config import TrainingSettings
-from ctmar.learning.augmentation import Variation, draw, vary
+from ctmar.learning.augmentation import Variation, draw, vary, without_artifacts
 from ctmar.learning.checkpoint import State, Stateful
 from ctmar.learning.distributed import Team
 from ctmar.learning.loading import Batch, Loader
 from ctmar.learning.losses import LOSSES
 from ctmar.learning.optimisation import MovingAverage, make_optimiser, rate
 from ctmar.learning.validation import channels_last
+from ctmar.network import CHANNELS
+from ctmar.network_input import image_names
 
 _PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -44,6 +46,7 @@ class Stepper:
             on_cuda = team.device.type == "cuda"
             self._module = DistributedDataParallel(network, device_ids=[team.device.index] if on_cuda else None)
         self._optimiser = make_optimiser(network, settings)
+        self._images = len(image_names(CHANNELS[settings.channels]))
         self._dtype = _PRECISIONS[settings.precision]
         # only float16 underflows: the loss is multiplied before, and gradients divided after the way back
         self._scaler = torch.amp.GradScaler(team.device.type, enabled=self._dtype is torch.float16)
@@ -107,8 +110,10 @@ class Stepper:
     def _step(self, batch: Batch, variation: Variation, size: int) -> Tensor:
         """Move the weights by a batch of `size` patches, of which these are ours; returns the sum of our losses."""
         settings, team = self._settings, self._team
-        inputs = vary(channels_last(batch.inputs), variation).contiguous(memory_format=torch.channels_last)
+        inputs = vary(channels_last(batch.inputs), variation)
         target = vary(batch.target.float(), variation)
+        inputs = without_artifacts(inputs, target, variation, images=self._images)
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
         distance = vary(batch.distance_mm.float(), variation, attenuation=False)
         self._optimiser.zero_grad()
         with torch.autocast(team.device.type, self._dtype, enabled=self._dtype is not torch.float32):

@@ -1,4 +1,4 @@
-"""A database in, a trained network with its card out.
+"""Databases in, a trained network with its card out.
 
 On a CPU everything follows from the settings: two runs, or one run interrupted and resumed, give the same
 weights bit for bit. On CUDA, and with another number of processes, the order of sums differs, so they agree to
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -41,7 +41,8 @@ from ctmar.learning.steps import Stepper
 from ctmar.learning.store import shared_patches
 from ctmar.learning.validation import Channel, Scores, rmse_columns, validate
 from ctmar.network import ARCHITECTURES, CHANNELS, build
-from ctmar.weights import ModelCard, read_card, save_model
+from ctmar.network_input import image_names
+from ctmar.weights import ModelCard, load_model, read_card, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class Progress(Protocol):
 
 
 def train(
-    database: Path,
+    databases: Sequence[Path],
     out: Path,
     settings: TrainingSettings,
     *,
@@ -63,7 +64,7 @@ def train(
     resume: bool = False,
     progress: Progress | None = None,
 ) -> ModelCard:
-    """Train a network on a database and write it.
+    """Train a network on databases and write it.
 
     The weights with the lowest validation loss are those kept. Beside them is a folder, OUT.training, with the log,
     pictures, and what an interrupted training goes on from (`ctmar.learning.output`). Under torchrun all processes call
@@ -71,8 +72,8 @@ def train(
 
     Parameters
     ----------
-    database
-        Folder of case files.
+    databases
+        Folders of case files.
     out
         Weights file to write, .safetensors; the card is written beside it.
     settings
@@ -87,7 +88,7 @@ def train(
     Raises
     ------
     NoUsableSeriesError
-        Where the database holds no cases, or too few to validate.
+        Where a database holds no cases, or too few to validate.
     OutputExistsError
         Where `out` is there, or a checkpoint that `resume` was not asked to go on from.
     UnsupportedInputError
@@ -110,7 +111,7 @@ def train(
         files.check(resume=resume)
         if settings.tensorboard:
             require_tensorboard()
-        split = split_cases(list_cases(database), settings)
+        split = split_cases([case for one in databases for case in list_cases(one)], settings)
         with _kept(files.folder), claimed(files.folder):
             remove_partial(files.folder)
             patches, checks = shared_patches(split, settings, files.patches, team)
@@ -181,7 +182,7 @@ class _Run:
                 if team.first and shown is not None:
                     self._write_epoch(shown, board, better=better)
         names = CHANNELS[settings.channels]
-        return {name: self._validate(Channel(k)).loss for k, name in enumerate(names)}
+        return {name: self._validate(Channel(names.index(name))).loss for name in image_names(names)}
 
     def finish(self, inputs: Mapping[str, float]) -> ModelCard:
         """Write the weights of the best and of the last epoch; remove what only an unfinished training needs."""
@@ -194,8 +195,10 @@ class _Run:
         return card
 
     def _network(self) -> nn.Module:
-        network = build(self._settings.arch, self._settings.channels)
+        network = build(self._settings.arch, CHANNELS[self._settings.channels])
         network.initialise(self._settings.seed)
+        if self._settings.init:
+            network.load_state_dict(_weights_of(self._settings))
         # Convolutions of 32 features are faster with the channels last, on CPUs and on tensor cores.
         return network.to(self._team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -269,6 +272,25 @@ class _Run:
             version=__version__,
             date=datetime.now(UTC).date().isoformat(),
         )
+
+
+def _weights_of(settings: TrainingSettings) -> dict[str, torch.Tensor]:
+    """Those of the model to begin with.
+
+    Raises
+    ------
+    ModelError
+        Where it cannot be read.
+    UsageError
+        Where it is of another architecture or sees other channels.
+    """
+    begun, card = load_model(settings.init)
+    if (card.arch, card.channels) != (settings.arch, CHANNELS[settings.channels]):
+        raise UsageError(
+            f"{settings.init} is a {card.arch!r} network of {', '.join(card.channels)}:"
+            " a training can begin with a model only of its own architecture and channels."
+        )
+    return begun.state_dict()
 
 
 @contextmanager

@@ -66,7 +66,7 @@ def write_small_series(
 
 def write_tiny_model(folder: Path, *, patients: tuple[str, ...] = ()) -> Path:
     """An initialised network, which gives nearly its LI channel."""
-    network = build("cnn", 3)
+    network = build("cnn", CHANNELS[3])
     network.initialise(0)
     path = folder / "tiny.safetensors"
     card = ModelCard(name="tiny", arch="cnn", channels=CHANNELS[3], data={"patients_trained": list(patients)})

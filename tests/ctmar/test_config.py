@@ -68,7 +68,7 @@ def test_nested_optional_and_fixed_tuples():
         (TrainingSettings, {"warmup": 2.0}, "warmup must lie in 0..1"),
         (TrainingSettings, {"patience": -1}, "patience must not be negative"),
         (TrainingSettings, {"precision": "half"}, "one of float32, bfloat16, float16"),
-        (TrainingSettings, {"loss": "mae"}, "loss must be one of mse, l1"),
+        (TrainingSettings, {"loss": "mae"}, "loss must be one of mse, rmse, l1"),
         (TrainingSettings, {"augmentation": {"flip": True}}, "augmentation: there is no setting 'flip'; did you mean"),
         (TrainingSettings, {"augmentation": {"max_degrees": 90.0}}, "max_degrees must lie in 0..45"),
         (Outer, {"pair": [1, 2, 3]}, "must hold 2 values"),

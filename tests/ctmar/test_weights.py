@@ -16,7 +16,7 @@ CARD = ModelCard(name="toy", arch="cnn", channels=CHANNELS[3], data={"patients_t
 
 @pytest.fixture
 def model(tmp_path):
-    network = build("cnn", 3)
+    network = build("cnn", CHANNELS[3])
     network.initialise(0)
     path = tmp_path / "toy.safetensors"
     return network, save_model(path, network, CARD), path
@@ -81,7 +81,7 @@ def test_weights_of_another_network_are_refused(model, change):
     network, _, path = model
     tensors = {k: v.clone() for k, v in network.state_dict().items()}
     if change == "shape":
-        tensors = {k: v.clone() for k, v in build("cnn", 2).state_dict().items()}
+        tensors = {k: v.clone() for k, v in build("cnn", CHANNELS[2]).state_dict().items()}
     elif change == "name":
         tensors["extra"] = torch.zeros(1)
     elif change == "dtype":
@@ -117,7 +117,7 @@ def test_a_broken_card_is_refused(model, content):
 
 def test_an_unknown_architecture_is_refused(model):
     *_, path = model
-    path.with_suffix(".json").write_text('{"name": "a", "arch": "unet", "channels": ["li"]}')
+    path.with_suffix(".json").write_text('{"name": "a", "arch": "transformer", "channels": ["li"]}')
     with pytest.raises(ModelError, match="not known to this version"):
         load_model(path)
 
@@ -153,4 +153,4 @@ def test_every_shipped_model_loads():
 
 def test_only_safetensors_are_written(tmp_path):
     with pytest.raises(UsageError, match=r"\.safetensors"):
-        save_model(tmp_path / "net.pt", build("cnn", 3), CARD)
+        save_model(tmp_path / "net.pt", build("cnn", CHANNELS[3]), CARD)

@@ -5,14 +5,14 @@ import pytest
 import torch
 
 from ctmar.config import AugmentationSettings
-from ctmar.learning.augmentation import Variation, draw, vary
+from ctmar.learning.augmentation import Variation, draw, vary, without_artifacts
 
-ALL = AugmentationSettings(turns="all", flips=True, max_degrees=10, max_scale=0.1, max_intensity=0.05)
+ALL = AugmentationSettings(turns="all", flips=True, max_degrees=10, max_scale=0.1, max_intensity=0.05, clean=0.1)
 
 
 def variation(count=1, **values):
-    same = {"turns": 0, "flips": False, "degrees": 0.0, "scale": 1.0, "intensity": 1.0} | values
-    types = (np.int8, bool, np.float32, np.float32, np.float32)
+    same = {"turns": 0, "flips": False, "degrees": 0.0, "scale": 1.0, "intensity": 1.0, "clean": False} | values
+    types = (np.int8, bool, np.float32, np.float32, np.float32, bool)
     return Variation(*(np.full(count, value, kind) for value, kind in zip(same.values(), types, strict=True)))
 
 
@@ -96,3 +96,18 @@ def test_one_option_does_not_shift_what_the_others_draw():
     other = draw(dataclasses.replace(ALL, max_scale=0.0, flips=False), 20, rng=np.random.default_rng(3))
     np.testing.assert_array_equal(one.degrees, other.degrees)
     np.testing.assert_array_equal(one.turns, other.turns)
+
+
+def test_clean_patches_have_the_reference_for_images_and_keep_their_maps():
+    inputs, target = torch.rand(2, 4, 8, 8), torch.rand(2, 1, 8, 8)
+    mixed = dataclasses.replace(variation(2), clean=np.array([True, False]))
+    result = without_artifacts(inputs, target, mixed, images=3)
+    torch.testing.assert_close(result[0, 1:], target[0].expand(3, -1, -1), rtol=0, atol=0)
+    torch.testing.assert_close(result[:, 0], inputs[:, 0], rtol=0, atol=0)
+    torch.testing.assert_close(result[1], inputs[1], rtol=0, atol=0)
+    assert without_artifacts(inputs, target, variation(2), images=3) is inputs
+
+
+def test_the_share_of_clean_patches_is_what_was_asked_for():
+    assert draw(AugmentationSettings(), 1000, rng=np.random.default_rng(0)).clean.sum() == 0
+    assert 70 < draw(ALL, 1000, rng=np.random.default_rng(0)).clean.sum() < 130

@@ -32,7 +32,7 @@ def stop(epoch, epochs, step, steps):
         os.kill(os.getpid(), signal.SIGKILL)
 
 settings = settings_from(TrainingSettings, json.loads(sys.argv[3]))
-train(Path(sys.argv[1]), Path(sys.argv[2]), settings, device="cpu", resume=sys.argv[4] == "resume", progress=stop)
+train([Path(sys.argv[1])], Path(sys.argv[2]), settings, device="cpu", resume=sys.argv[4] == "resume", progress=stop)
 """
 
 
@@ -44,7 +44,7 @@ def database(tmp_path_factory):
 @pytest.fixture(scope="module")
 def alone(database, tmp_path_factory):
     out = tmp_path_factory.mktemp("alone") / "net.safetensors"
-    return out, train(database, out, SETTINGS, device="cpu")
+    return out, train([database], out, SETTINGS, device="cpu")
 
 
 def run_team(size, database, out, *, resume=False, stop_at=0):
@@ -103,7 +103,7 @@ def test_two_processes_go_on_as_one(database, alone, tmp_path):
     out = tmp_path / "net.safetensors"
     codes, messages = run_team(2, database, out, stop_at=5)
     assert codes[0] == -signal.SIGKILL, messages
-    card = train(database, out, SETTINGS, device="cpu", resume=True)
+    card = train([database], out, SETTINGS, device="cpu", resume=True)
     same_but_for_rounding(out, {"metrics": card.metrics}, alone)
 
 

@@ -14,7 +14,7 @@ from ctmar.config import AugmentationSettings, TrainingSettings, load_toml, sett
 from ctmar.database import list_cases, read_case
 from ctmar.errors import ModelError, NoUsableSeriesError, OutputExistsError, UnsupportedInputError, UsageError
 from ctmar.learning.training import train
-from ctmar.network import build
+from ctmar.network import CHANNELS, build
 from ctmar.network_input import network_channels
 from ctmar.weights import load_model, read_card
 from tests.ctmar.toy_database import write_toy_database
@@ -45,12 +45,12 @@ def finished(database, tmp_path_factory):
     """A short run that nobody disturbed."""
     out = tmp_path_factory.mktemp("out") / "whole.safetensors"
     progress = Interrupt()
-    return out, train(database, out, SMALL, device="cpu", progress=progress), progress.calls
+    return out, train([database], out, SMALL, device="cpu", progress=progress), progress.calls
 
 
 def test_it_learns(database, tmp_path):
     settings = TrainingSettings(epochs=10, patches=60, patch=32, batch_size=8, validation_fraction=0.25)
-    card = train(database, tmp_path / "net.safetensors", settings, device="cpu")
+    card = train([database], tmp_path / "net.safetensors", settings, device="cpu")
     curve = np.array(card.metrics["curve"])
     assert curve.shape == (10, 2)
     assert curve[-1, 0] < curve[0, 0] / 5
@@ -88,8 +88,8 @@ def test_progress_is_told_every_step(finished):
 
 
 def test_the_same_settings_give_the_same_weights(finished, database, tmp_path):
-    again = train(database, tmp_path / "again.safetensors", SMALL, device="cpu")
-    other = train(database, tmp_path / "other.safetensors", TrainingSettings(**{**vars(SMALL), "seed": 1}))
+    again = train([database], tmp_path / "again.safetensors", SMALL, device="cpu")
+    other = train([database], tmp_path / "other.safetensors", TrainingSettings(**{**vars(SMALL), "seed": 1}))
     assert again.sha256 == finished[1].sha256 != other.sha256
 
 
@@ -97,13 +97,13 @@ def test_the_same_settings_give_the_same_weights(finished, database, tmp_path):
 def test_an_interrupted_run_resumes_bit_for_bit(finished, database, tmp_path, epoch):
     out = tmp_path / "net.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(database, out, SMALL, device="cpu", progress=Interrupt(epoch))
+        train([database], out, SMALL, device="cpu", progress=Interrupt(epoch))
     assert not out.exists()
     assert (tmp_path / "net.training" / "last.checkpoint").exists() == (epoch > 1)
     if epoch > 1:  # as a process leaves it that is killed while it writes
         (tmp_path / "net.training" / ".last.checkpoint.1.partial").write_bytes(b"half")
     progress = Interrupt()
-    card = train(database, out, SMALL, device="cpu", resume=True, progress=progress)
+    card = train([database], out, SMALL, device="cpu", resume=True, progress=progress)
     assert progress.calls[0][0] == epoch
     assert card.sha256 == finished[1].sha256
     assert card.metrics == finished[1].metrics
@@ -116,21 +116,21 @@ def test_an_interrupted_run_resumes_bit_for_bit(finished, database, tmp_path, ep
 def interrupted(database, tmp_path):
     out = tmp_path / "net.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(database, out, SMALL, device="cpu", progress=Interrupt(2))
+        train([database], out, SMALL, device="cpu", progress=Interrupt(2))
     return out
 
 
 def test_a_checkpoint_is_not_thrown_away(interrupted, database):
     with pytest.raises(OutputExistsError, match="--resume"):
-        train(database, interrupted, SMALL, device="cpu")
+        train([database], interrupted, SMALL, device="cpu")
 
 
 def test_a_checkpoint_of_something_else_is_refused(interrupted, database, tmp_path_factory):
     with pytest.raises(UsageError, match=r"other settings \(epochs: 4 then, 5 now"):
-        train(database, interrupted, TrainingSettings(**{**vars(SMALL), "epochs": 5}), resume=True)
+        train([database], interrupted, TrainingSettings(**{**vars(SMALL), "epochs": 5}), resume=True)
     other = write_toy_database(tmp_path_factory.mktemp("other"), ("x", "y"))
     with pytest.raises(UsageError, match="another database"):
-        train(other, interrupted, SMALL, resume=True)
+        train([other], interrupted, SMALL, resume=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", None])
@@ -138,14 +138,14 @@ def test_a_damaged_checkpoint_is_refused(interrupted, database, content):
     checkpoint = interrupted.with_suffix(".training") / "last.checkpoint"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-2000] if content is None else content)
     with pytest.raises(ModelError, match="damaged"):
-        train(database, interrupted, SMALL, resume=True)
+        train([database], interrupted, SMALL, resume=True)
 
 
 def test_five_channels_on_the_dicom_path_without_a_patient(database, tmp_path):
     settings = TrainingSettings(
         **{**vars(SMALL), "channels": 5, "path": "both", "epochs": 1, "exclude_patients": ("p2",)}
     )
-    card = train(database, tmp_path / "net.safetensors", settings, device="cpu")
+    card = train([database], tmp_path / "net.safetensors", settings, device="cpu")
     assert card.path == "both"
     assert len(card.channels) == 5
     assert "p2" not in card.data["patients_trained"] + card.data["patients_validated"]
@@ -155,20 +155,20 @@ def test_five_channels_on_the_dicom_path_without_a_patient(database, tmp_path):
 
 def test_sgd_learns_too(database, tmp_path):
     settings = TrainingSettings(**{**vars(SMALL), "optimiser": "sgd", "epochs": 3})
-    curve = train(database, tmp_path / "net.safetensors", settings, device="cpu").metrics["curve"]
+    curve = train([database], tmp_path / "net.safetensors", settings, device="cpu").metrics["curve"]
     assert curve[-1][0] < curve[0][0]
 
 
 def test_a_diverging_run_says_so(database, tmp_path):
     settings = TrainingSettings(**{**vars(SMALL), "optimiser": "sgd", "lr": 1e4})
     with pytest.raises(UsageError, match="lower lr"):
-        train(database, tmp_path / "net.safetensors", settings, device="cpu")
+        train([database], tmp_path / "net.safetensors", settings, device="cpu")
 
 
 def test_a_single_patient_is_noted_on_the_card(tmp_path, caplog):
     database = write_toy_database(tmp_path / "db", ("a", "a"))
     with caplog.at_level(logging.WARNING):
-        card = train(database, tmp_path / "net.safetensors", TrainingSettings(**{**vars(SMALL), "epochs": 1}))
+        card = train([database], tmp_path / "net.safetensors", TrainingSettings(**{**vars(SMALL), "epochs": 1}))
     assert card.data["split_by"] == "case"
     assert "same patient" in caplog.text
 
@@ -178,16 +178,16 @@ def test_what_is_in_the_way_is_named(database, tmp_path):
     out = tmp_path / "net.safetensors"
     for folder in (tmp_path / "empty", tmp_path / "none"):
         with pytest.raises(NoUsableSeriesError):
-            train(folder, out, SMALL)
+            train([folder], out, SMALL)
     with pytest.raises(UnsupportedInputError, match="smaller patch"):
-        train(database, out, TrainingSettings(epochs=1, patch=128))
+        train([database], out, TrainingSettings(epochs=1, patch=128))
     with pytest.raises(UsageError, match=r"\.safetensors"):
-        train(database, tmp_path / "net.pt", SMALL)
-    with pytest.raises(UsageError, match="architecture 'unet'; known are cnn"):
-        train(database, out, replace(SMALL, arch="unet"))
+        train([database], tmp_path / "net.pt", SMALL)
+    with pytest.raises(UsageError, match="architecture 'transformer'; known are cnn"):
+        train([database], out, replace(SMALL, arch="transformer"))
     out.touch()
     with pytest.raises(OutputExistsError):
-        train(database, out, SMALL)
+        train([database], out, SMALL)
 
 
 EVERYTHING = replace(
@@ -205,13 +205,13 @@ EVERYTHING = replace(
 def test_an_epoch_is_resumed_in_its_middle_bit_for_bit(database, tmp_path, memory_gb):
     """Checkpoints are written after steps 2 of 3; the one of epoch 3 is what the second run goes on from."""
     settings = replace(EVERYTHING, memory_gb=memory_gb)
-    whole = train(database, tmp_path / "whole.safetensors", settings, device="cpu")
+    whole = train([database], tmp_path / "whole.safetensors", settings, device="cpu")
     out = tmp_path / "net.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(database, out, settings, device="cpu", progress=Interrupt(3))
+        train([database], out, settings, device="cpu", progress=Interrupt(3))
     assert (out.with_suffix(".training") / "patches").exists() == (memory_gb == 0)
     progress = Interrupt()
-    card = train(database, out, settings, device="cpu", resume=True, progress=progress)
+    card = train([database], out, settings, device="cpu", resume=True, progress=progress)
     assert progress.calls[0] == (3, 4, 3, 3)
     assert card.sha256 == whole.sha256
     assert card.metrics == whole.metrics
@@ -266,7 +266,7 @@ def test_the_last_weights_are_kept_beside_the_best(database, tmp_path):
     """With a rate that is too high in the end the best epoch is not the last."""
     settings = replace(SMALL, lr=2e-2, schedule="constant", epochs=6, optimiser="adam", seed=2)
     out = tmp_path / "net.safetensors"
-    card = train(database, out, settings, device="cpu")
+    card = train([database], out, settings, device="cpu")
     assert card.metrics["best_epoch"] < 6
     last = read_card(out.with_suffix(".training") / "last.safetensors")
     assert last.sha256 != card.sha256
@@ -284,7 +284,7 @@ def test_the_best_weights_so_far_can_be_used_before_the_end(interrupted):
 def test_it_stops_when_nothing_improves(database, tmp_path):
     # weights that cannot move: the first epoch stays the best
     settings = replace(SMALL, epochs=50, patience=3, lr=1e-30)
-    card = train(database, tmp_path / "net.safetensors", settings, device="cpu")
+    card = train([database], tmp_path / "net.safetensors", settings, device="cpu")
     assert len(card.metrics["curve"]) == 4
     assert card.metrics["best_epoch"] == 1
 
@@ -293,7 +293,7 @@ def test_it_stops_when_nothing_improves(database, tmp_path):
 def test_mixed_precision_learns_nearly_the_same(finished, database, tmp_path, precision, rtol):
     """bfloat16 keeps 3 digits of the attenuation, which is 2 HU in water."""
     out = tmp_path / "net.safetensors"
-    card = train(database, out, replace(SMALL, precision=precision), device="cpu")
+    card = train([database], out, replace(SMALL, precision=precision), device="cpu")
     assert card.sha256 != finished[1].sha256
     curve, exact = np.array(card.metrics["curve"]), np.array(finished[1].metrics["curve"])
     np.testing.assert_allclose(curve, exact, rtol=rtol)
@@ -302,18 +302,18 @@ def test_mixed_precision_learns_nearly_the_same(finished, database, tmp_path, pr
 
 def test_float16_resumes_with_its_loss_scale(database, tmp_path):
     settings = replace(SMALL, precision="float16")
-    whole = train(database, tmp_path / "whole.safetensors", settings, device="cpu")
+    whole = train([database], tmp_path / "whole.safetensors", settings, device="cpu")
     out = tmp_path / "net.safetensors"
     with pytest.raises(KeyboardInterrupt):
-        train(database, out, settings, device="cpu", progress=Interrupt(3))
-    assert train(database, out, settings, device="cpu", resume=True).sha256 == whole.sha256
+        train([database], out, settings, device="cpu", progress=Interrupt(3))
+    assert train([database], out, settings, device="cpu", resume=True).sha256 == whole.sha256
 
 
 def test_clipped_gradients_move_less(database, tmp_path):
     """SGD's first step is lr times the gradient: with a norm of 1e-6 nothing has changed that could be seen."""
     settings = replace(SMALL, optimiser="sgd", epochs=1, clip_norm=1e-6)
-    train(database, tmp_path / "net.safetensors", settings, device="cpu")
-    untrained = build("cnn", 3)
+    train([database], tmp_path / "net.safetensors", settings, device="cpu")
+    untrained = build("cnn", CHANNELS[3])
     untrained.initialise(0)
     weights = load_model(tmp_path / "net.safetensors")[0].state_dict()
     moved = sum(float((weights[name] - value).norm()) ** 2 for name, value in untrained.state_dict().items()) ** 0.5
@@ -327,9 +327,9 @@ def test_a_damaged_case_stops_the_training_or_is_left_out(database, tmp_path, ca
     (tmp_path / "db" / "case-000010.h5").write_bytes(b"no case")
     out = tmp_path / "net.safetensors"
     with pytest.raises(UnsupportedInputError, match=r"2 of 6 case files cannot .*case-000009\.h5.*case-000010"):
-        train(tmp_path / "db", out, SMALL, device="cpu")
+        train([tmp_path / "db"], out, SMALL, device="cpu")
     assert not out.with_suffix(".training").exists()
-    card = train(tmp_path / "db", out, replace(SMALL, epochs=1, skip_damaged=True), device="cpu")
+    card = train([tmp_path / "db"], out, replace(SMALL, epochs=1, skip_damaged=True), device="cpu")
     assert card.data["cases_trained"] + card.data["cases_validated"] == 4
     assert "case-000009.h5" in caplog.text
 
@@ -337,7 +337,7 @@ def test_a_damaged_case_stops_the_training_or_is_left_out(database, tmp_path, ca
 def test_tensorboard_that_is_absent_is_named_before_anything_is_done(database, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UsageError, match=r"pip install 'ctmar\[tensorboard\]'"):
-        train(database, tmp_path / "net.safetensors", replace(SMALL, tensorboard=True), device="cpu")
+        train([database], tmp_path / "net.safetensors", replace(SMALL, tensorboard=True), device="cpu")
     assert not list(tmp_path.iterdir())
 
 
@@ -346,8 +346,8 @@ def test_tensorboard_holds_what_the_log_holds(database, tmp_path):
     out = tmp_path / "net.safetensors"
     settings = replace(SMALL, tensorboard=True)
     with pytest.raises(KeyboardInterrupt):
-        train(database, out, settings, device="cpu", progress=Interrupt(3))
-    card = train(database, out, settings, device="cpu", resume=True)
+        train([database], out, settings, device="cpu", progress=Interrupt(3))
+    card = train([database], out, settings, device="cpu", resume=True)
     events = accumulator.EventAccumulator(str(out.with_suffix(".training") / "tensorboard"))
     events.Reload()
     losses = events.Scalars("loss/validation_loss")
@@ -360,4 +360,30 @@ def test_tensorboard_holds_what_the_log_holds(database, tmp_path):
 def test_the_log_of_an_earlier_training_is_not_written_over(finished, database, tmp_path):
     shutil.copytree(finished[0].with_suffix(".training"), tmp_path / "net.training")
     with pytest.raises(OutputExistsError, match="earlier training"):
-        train(database, tmp_path / "net.safetensors", SMALL, device="cpu")
+        train([database], tmp_path / "net.safetensors", SMALL, device="cpu")
+
+
+UNET = replace(
+    SMALL, arch="unet", channels=6, epochs=1, patch=32, loss="rmse", augmentation=AugmentationSettings(clean=0.2)
+)
+
+
+def test_a_training_begins_with_the_weights_of_another(database, tmp_path):
+    out = tmp_path / "first.safetensors"
+    train([database], out, UNET, device="cpu")
+    settings = replace(UNET, init=str(out), lr=1e-12)
+    train([database], tmp_path / "second.safetensors", settings, device="cpu")
+    first, second = (load_model(tmp_path / f"{name}.safetensors")[0] for name in ("first", "second"))
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    with pytest.raises(UsageError, match="begin with a model only of its own architecture"):
+        train([database], tmp_path / "third.safetensors", replace(SMALL, init=str(out)), device="cpu")
+
+
+def test_cases_of_several_databases_are_learned_from(database, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    moved = list_cases(database)[-1]
+    shutil.copy(moved, other / "case-000077.h5")
+    card = train([database, other], tmp_path / "net.safetensors", replace(SMALL, epochs=1), device="cpu")
+    assert card.data["cases_trained"] + card.data["cases_validated"] == 5
