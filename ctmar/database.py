@@ -11,7 +11,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,8 @@ MAX_IMAGE_SIDE = 4096
 MAX_SINOGRAM_SIDE = 16_384
 MAX_SINOGRAM_SAMPLES = 2**26
 MAX_IMAGES = 64
+MOST_MM = 1e6
+"""Of any length in a geometry: far beyond it, kernels that turn places into numbers of pixels overflow."""
 MU_WATER_RANGE_PER_MM = (0.01, 0.05)
 """Water between 200 and 30 keV; 1/cm given for mm^-1 lies outside."""
 
@@ -282,6 +284,8 @@ def _info(file: h5py.File) -> CaseInfo:
     views, bins = geometry.shape
     if max(views, bins) > MAX_SINOGRAM_SIDE or views * bins > MAX_SINOGRAM_SAMPLES:
         raise _Unusable(f"has a sinogram of {views} x {bins}, more than is supported")
+    if not all(abs(value) <= MOST_MM for value in (*asdict(geometry).values(), *asdict(grid).values())):
+        raise _Unusable(f"has a geometry with values beyond {MOST_MM:g} mm")
     if max(grid.shape) > MAX_IMAGE_SIDE:
         raise _Unusable(f"has images of {grid.rows} x {grid.cols}, more than {MAX_IMAGE_SIDE} a side")
     seed = _number(file, "seed")

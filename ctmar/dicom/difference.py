@@ -10,7 +10,8 @@ from pydicom.dataset import Dataset
 
 from ctmar.dicom.derived import SERIES_NUMBER_OFFSET, code, new_uid, reference, series_number
 from ctmar.dicom.pixels import Slice, to_stored
-from ctmar.dicom.source import quiet_pydicom
+from ctmar.dicom.source import PARSE_ERRORS, quiet_pydicom
+from ctmar.errors import UnsupportedInputError
 
 DIFFERENCE_NUMBER_OFFSET = SERIES_NUMBER_OFFSET + 200
 
@@ -38,7 +39,21 @@ def difference_image(source: Slice, corrected_hu: NDArray[np.float32], derived: 
     -------
     Dataset
         For `ctmar.dicom.derived.write_dataset`.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where the header is too damaged.
     """
+    try:
+        return _difference_image(source, corrected_hu, derived, series_uid)
+    except PARSE_ERRORS as error:
+        raise UnsupportedInputError(
+            f"the header does not allow an image of differences ({type(error).__name__}); leave --difference out."
+        ) from None  # its text would quote values
+
+
+def _difference_image(source: Slice, corrected_hu: NDArray[np.float32], derived: Dataset, series_uid: str) -> Dataset:
     change = (to_stored(corrected_hu, source).astype(np.float64) - source.stored) * source.slope
     with quiet_pydicom():
         image = copy.deepcopy(derived)

@@ -13,6 +13,7 @@ from pydicom.dataset import Dataset
 from ctmar.correction import correct_series
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.derived import DerivedSeries, derive, write_dataset
+from ctmar.dicom.difference import difference_image
 from ctmar.dicom.pixels import Slice, read_slice
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.source import quiet_pydicom
@@ -116,6 +117,15 @@ def test_an_attribute_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> 
         write_dataset(derived, tmp_path / "b.dcm")
     assert MARKER not in str(caught.value)
     assert not (tmp_path / "b.dcm").exists()
+
+
+def test_a_header_that_no_image_of_differences_can_be_made_of_is_one_sentence(tmp_path: Path) -> None:
+    source = load(save(ct_dataset(ramp_hu(1)[0]), tmp_path / "a.dcm"))
+    derived = derive(source, None, series=NEW)
+    with quiet_pydicom():
+        derived.add_new("DerivationCodeSequence", "US", 7)  # as a damaged header may say
+    with pytest.raises(UnsupportedInputError, match="leave --difference out"):
+        difference_image(source, source.image_hu, derived, series_uid="2.25.10")
 
 
 def test_one_slice_with_a_damaged_header_is_left_out_of_the_series(tmp_path: Path) -> None:
