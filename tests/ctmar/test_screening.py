@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from ctmar.screening import Screened, cut_off_share, screen, why_not, without_neighbours_of_metal
+from ctmar.screening import NOT_WANTED, Screened, cut_off_share, screen, why_not, without_neighbours_of_metal
+from ctmar.simulation_settings import SimulationSettings
 from ctmar.sources import SourceSlice
 from data_sim.geometry import ImageGrid
 from data_sim.phantom import phantom_slice
@@ -84,3 +85,12 @@ def test_slices_beside_metal_go_with_it():
     ]
     assert [found.implants for found in result] == [(), (), (), ("clip",), ("clip",), ("clip",)]
     assert without_neighbours_of_metal([replace(metal, slice=replace(metal.slice, series=""))])[0].implants == ()
+
+
+def test_patients_may_be_left_out_or_chosen():
+    source = SourceSlice("a", lambda: (phantom_slice("pelvis", grid=GRID, seed=0), GRID, "phantom-0"))
+    others = SimulationSettings(exclude_patients=("phantom-0",))
+    those = SimulationSettings(patients=("phantom-0",))
+    assert screen(source, names=["clip"], wants=others.wants).reason == NOT_WANTED
+    assert screen(source, names=["clip"], wants=those.wants).implants == ("clip",)
+    assert not those.wants("phantom-1")
