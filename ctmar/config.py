@@ -57,6 +57,24 @@ class AugmentationSettings:
 
 
 @dataclass(frozen=True)
+class UseSettings:
+    """What the method `cnn-mar` makes of a network's image; a matter of the network, so that its card says it.
+
+    Parameters
+    ----------
+    prior
+        ``tissue``: the image goes through `ctmar.prior.tissue_prior`, as in the paper; ``image``: it is the prior.
+    raw, dicom
+        On each path: ``replacement``, the reconstruction of the sinogram whose trace comes from the prior, as in the
+        paper; or ``image``, the network's image itself.
+    """
+
+    prior: Literal["tissue", "image"] = "tissue"
+    raw: Literal["replacement", "image"] = "replacement"
+    dicom: Literal["replacement", "image"] = "replacement"
+
+
+@dataclass(frozen=True)
 class TrainingSettings:
     """How a network is trained (`ctmar train`); every field is a line of its TOML file.
 
@@ -104,8 +122,8 @@ class TrainingSettings:
         What everything is drawn from.
     exclude_patients
         Patients that are not read at all, to be evaluated on later.
-    augmentation
-        A table of its own.
+    augmentation, use
+        Tables of their own.
     skip_damaged
         Leave out case files that cannot be used, with a warning, instead of stopping.
     memory_gb
@@ -142,6 +160,7 @@ class TrainingSettings:
     seed: int = 0
     exclude_patients: tuple[str, ...] = ()
     augmentation: AugmentationSettings = AugmentationSettings()
+    use: UseSettings = UseSettings()
     skip_damaged: bool = False
     memory_gb: float = 4.0
     checkpoint_steps: int = 5000

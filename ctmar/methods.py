@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmar.beam_hardening import correct_beam_hardening
+from ctmar.config import UseSettings
 from ctmar.interpolation import interpolate_trace
 from ctmar.nmar import nmar_prior, normalized_interpolation
-from ctmar.prior import tissue_prior
+from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
 from ctmar.segmentation import dilate, metal_path_mm, metal_trace
 from data_sim.projection import Projector
@@ -38,6 +39,7 @@ class Restorer(Protocol):
     """A network as the methods see it."""
 
     channels: tuple[str, ...]
+    use: UseSettings
 
     def __call__(self, images_hu: Mapping[str, Stack], metal: NDArray[np.bool_]) -> Stack:
         """Artifact-reduced images in HU from the images named in `channels`, all (slices, rows, cols)."""
@@ -58,6 +60,7 @@ class Correction:
     restorer : the network, needed for "cnn" and "cnn-mar"
     known : images in HU by method name that need not be computed again
     grow : pixels by which the mask is grown before its trace is taken
+    reprojected : whether the sinogram is that of the image, not a measured one
     certain : bool (slices, rows, cols), pixels outside of the metal whose prior is the uncorrected image
     window : of the reconstruction, see `data_sim.projection.FILTERS`: the kernel that made `uncorrected_hu`
     """
@@ -75,6 +78,7 @@ class Correction:
         grow: int = 0,
         window: str = KERNEL,
         certain: NDArray[np.bool_] | None = None,
+        reprojected: bool = False,
     ) -> None:
         if sinogram.ndim != 3 or uncorrected_hu.shape != metal.shape or len(sinogram) != len(metal):
             raise ValueError("sinogram, image and metal must be stacks of as many slices")
@@ -87,6 +91,7 @@ class Correction:
         self.grow = grow
         self.window = window
         self.certain = certain
+        self.reprojected = reprojected
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -120,6 +125,7 @@ class Correction:
             grow=1,
             window="ram-lak",
             certain=certain,
+            reprojected=True,
         )
 
     @cached_property
@@ -152,8 +158,12 @@ class Correction:
         if method not in METHODS:
             raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
         if method not in self._images:
-            cnn = method == "cnn"
-            image = self._network_image() if cnn else self.reconstruct(self._corrected_sinogram(method))
+            if method == "cnn":
+                image = self._network_image()
+            elif method == "cnn-mar" and self._wants_image():
+                image = self.image("cnn")
+            else:
+                image = self.reconstruct(self._corrected_sinogram(method))
             self._images[method] = insert_metal(image, self.uncorrected_hu, self.metal)
         return self._images[method]
 
@@ -172,8 +182,9 @@ class Correction:
         return self.uncorrected_hu + change * np.float32(1000 / self.mu_water_per_mm)
 
     def prior_hu(self) -> Stack:
-        """The tissue-processed prior of the network's image, HU."""
-        return np.stack([tissue_prior(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
+        """The prior of the network's image, tissue-processed unless the network is to be used without, HU."""
+        make = tissue_prior if self._network().use.prior == "tissue" else fill_from_ring
+        return np.stack([make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
 
     def _corrected_sinogram(self, method: str) -> Stack:
         if method == "li":
@@ -203,8 +214,17 @@ class Correction:
         near[:, :-1] |= near[:, 1:].copy()
         return self.projector.forward(prior_mu, rays=near)
 
-    def _network_image(self) -> Stack:
+    def _network(self) -> Restorer:
         if self.restorer is None:
             raise ValueError("the methods cnn and cnn-mar need a network")
-        inputs = {name: self.image(name) for name in self.restorer.channels}
-        return self.restorer(inputs, self.metal)
+        return self.restorer
+
+    def _wants_image(self) -> bool:
+        """Whether the network's image is the result, not its prior."""
+        use = self._network().use
+        return (use.dicom if self.reprojected else use.raw) == "image"
+
+    def _network_image(self) -> Stack:
+        network = self._network()
+        inputs = {name: self.image(name) for name in network.channels}
+        return network(inputs, self.metal)

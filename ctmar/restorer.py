@@ -36,6 +36,7 @@ class NetworkRestorer:
     def __init__(self, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> None:
         network, self.card = load_model(name_or_path)
         self.channels = image_names(self.card.channels)
+        self.use = self.card.use
         self._device = choose_device(device)
         self._network = network.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -18,6 +18,7 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
+from ctmar.config import UseSettings, settings_from
 from ctmar.errors import ModelError, UsageError
 from ctmar.files import replacing
 from ctmar.network import ARCHITECTURES, build
@@ -43,6 +44,8 @@ class ModelCard:
         Names of the input images, in order.
     path
         ``raw``, ``dicom`` or ``both``: what it was trained for.
+    use
+        What `cnn-mar` makes of its image.
     settings
         The `TrainingSettings` it was trained with.
     data
@@ -59,6 +62,7 @@ class ModelCard:
     arch: str
     channels: tuple[str, ...]
     path: str = "raw"
+    use: UseSettings = field(default_factory=UseSettings)
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -141,7 +145,8 @@ def read_card(path: Path) -> ModelCard:
         known = {one.name for one in fields(ModelCard)}
         card = ModelCard(**{key: value for key, value in values.items() if key in known})
         channels = tuple(card.channels)
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        use = settings_from(UseSettings, values.get("use"), origin=f"{beside}: use")
+    except (ValueError, TypeError, AttributeError, RecursionError, UsageError):
         raise ModelError(f"{beside}: is not a model card of ctmar") from None
     texts = (card.name, card.arch, card.path, card.version, card.licence, card.date, card.sha256, *channels)
     if not all(isinstance(text, str) for text in texts) or not 1 <= len(channels) <= MAX_CHANNELS:
@@ -150,7 +155,7 @@ def read_card(path: Path) -> ModelCard:
         raise ModelError(f"{beside}: is not a model card of ctmar")
     if card.arch not in ARCHITECTURES:
         raise ModelError(f"{beside}: the architecture {card.arch!r} is not known to this version of ctmar")
-    return replace(card, channels=channels)
+    return replace(card, channels=channels, use=use)
 
 
 def list_models() -> dict[str, ModelCard]:

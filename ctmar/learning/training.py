@@ -266,6 +266,7 @@ class _Run:
             arch=settings.arch,
             channels=CHANNELS[settings.channels],
             path=settings.path,
+            use=settings.use,
             settings=asdict(settings),
             data=_provenance(split, self._patches, self._checks, settings) if split else {},
             metrics=metrics,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_dilation
 
+from ctmar.config import UseSettings
 from ctmar.interpolation import interpolate_trace
 from ctmar.methods import DEFAULT_METHOD, METHODS, Correction
 from ctmar.segmentation import dilate
@@ -76,6 +77,7 @@ class Oracle:
     """A network that knows the answer, up to an offset in the whole image; it remembers what it was given."""
 
     channels = ("uncorrected", "bhc", "li")
+    use = UseSettings()
 
     def __init__(self, answer_hu):
         self.answer_hu, self.seen = answer_hu, []
@@ -217,6 +219,23 @@ def test_prior_of_a_good_network_is_the_body(hip):
     water = (np.abs(hip.truth_hu[0] - 50) < 1) & hip.roi
     assert prior[water].std() < hip.scan.reference_hu[0][water].std()
     assert prior[30:34, 62:66].mean() == pytest.approx(50, abs=10)
+
+
+def test_the_image_may_be_the_prior_as_it_is(hip):
+    oracle = Oracle(hip.scan.reference_hu)
+    oracle.use = UseSettings(prior="image")
+    prior = hip.raw(restorer=oracle).prior_hu()
+    far = ~dilate(hip.scan.metal[0], 3)
+    np.testing.assert_array_equal(prior[0][far], hip.scan.reference_hu[0][far])
+
+
+@pytest.mark.parametrize("path", ["raw", "dicom"])
+def test_the_image_may_be_the_result_on_either_path(hip, path):
+    oracle = Oracle(hip.scan.reference_hu + 30)
+    oracle.use = UseSettings(**{path: "image"})
+    for name, correction in (("raw", hip.raw(restorer=oracle)), ("dicom", hip.dicom(restorer=oracle))):
+        same = np.array_equal(correction.image("cnn-mar"), correction.image("cnn"))
+        assert same == (name == path)
 
 
 @pytest.mark.parametrize("method", ["cnn", "cnn-mar"])

@@ -8,6 +8,7 @@ import torch
 
 from ctmar import weights
 from ctmar.errors import ModelError, UsageError
+from ctmar.config import UseSettings
 from ctmar.network import CHANNELS, build
 from ctmar.weights import ModelCard, list_models, load_model, save_model
 
@@ -120,6 +121,17 @@ def test_an_unknown_architecture_is_refused(model):
     path.with_suffix(".json").write_text('{"name": "a", "arch": "transformer", "channels": ["li"]}')
     with pytest.raises(ModelError, match="not known to this version"):
         load_model(path)
+
+
+def test_how_a_network_is_used_is_on_its_card(model):
+    *_, path = model
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["use"] == {"prior": "tissue", "raw": "replacement", "dicom": "replacement"}
+    path.with_suffix(".json").write_text(json.dumps(card | {"use": {"dicom": "image"}}))
+    assert load_model(path)[1].use == UseSettings(dicom="image")
+    del card["use"]  # of a model from before there was a choice
+    path.with_suffix(".json").write_text(json.dumps(card))
+    assert load_model(path)[1].use == UseSettings()
 
 
 def test_what_is_missing_is_named(model, tmp_path):
