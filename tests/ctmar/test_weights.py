@@ -7,8 +7,8 @@ import safetensors.torch
 import torch
 
 from ctmar import weights
-from ctmar.errors import ModelError, UsageError
 from ctmar.config import UseSettings
+from ctmar.errors import ModelError, UsageError
 from ctmar.network import CHANNELS, build
 from ctmar.weights import ModelCard, list_models, load_model, save_model
 
