@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from data_sim.units import MU_WATER_PER_MM
 
-WIDTHS = (40, 80, 160, 240)
-"""Features at 2, 4, 8 and 16 pixels."""
+WIDTHS = (32, 64, 128, 192, 256)
+"""Features at 2, 4, 8, 16 and 32 pixels."""
 
 _FOLD = 2
 _WATER_PER_CM = 10 * MU_WATER_PER_MM
@@ -30,7 +30,7 @@ _LEAD = 2.0
 class ResidualUNet(nn.Module):
     """A U-Net (Ronneberger et al., MICCAI 2015) of residual blocks (He et al., CVPR 2016).
 
-    Images of any size: they are reflected at their borders up to the next multiple of 16 pixels.
+    Images of any size: their borders are continued up to the next multiple of 32 pixels.
 
     Parameters
     ----------
