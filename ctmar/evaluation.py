@@ -7,15 +7,18 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 
 from ctmar.challenge import challenge_metrics, regions
+from ctmar.config import UseSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.methods import METHODS, Correction, Restorer
+from ctmar.methods import METHODS, NEEDS_NETWORK, Correction, Restorer
 from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
 from ctmar.weights import ModelCard
 from data_sim.projection import Projector
@@ -32,8 +35,35 @@ _CASES_AT_ONCE = 16
 Tell = Callable[[int, int], None]
 
 
+@dataclass(frozen=True)
+class Variant:
+    """A further network, or another use of one, to score beside the rest as ``METHOD@NAME``."""
+
+    restorer: Restorer
+    use: UseSettings
+    methods: tuple[str, ...] = NEEDS_NETWORK
+
+
+def variants_of(models: Mapping[str, Restorer], *, ablation: bool) -> dict[str, Variant]:
+    """What to score beside the first of the models: the others, and with `ablation` each model's other prior.
+
+    The ablation is that of Zhang & Yu 2018, figure 11: the trace replaced from the network's image itself where the
+    model has tissue processing, and from the tissue-processed image where it has none.
+    """
+    others = {name: Variant(restorer, restorer.use) for name, restorer in list(models.items())[1:]}
+    for name, restorer in models.items() if ablation else ():
+        prior: Literal["tissue", "image"] = "image" if restorer.use.prior == "tissue" else "tissue"
+        others[f"{name}, {prior} as prior"] = Variant(restorer, UseSettings(prior=prior), ("cnn-mar",))
+    return others
+
+
 def evaluate(
-    source: Path, *, restorer: Restorer | None = None, device: str = "auto", progress: Tell | None = None
+    source: Path,
+    *,
+    restorer: Restorer | None = None,
+    variants: Mapping[str, Variant] = MappingProxyType({}),
+    device: str = "auto",
+    progress: Tell | None = None,
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """Score every method on every case of a folder, on both paths.
 
@@ -46,6 +76,8 @@ def evaluate(
         Folder of case files, or one of them.
     restorer
         The network; without one the methods that need it are left out.
+    variants
+        More to score, by name, see `variants_of`.
 
     Returns
     -------
@@ -74,7 +106,7 @@ def evaluate(
             except UnsupportedInputError as error:
                 skipped.append((path.name, str(error)))
         if cases:
-            rows += _evaluate_batch(cases, restorer, device)
+            rows += _evaluate_batch(cases, restorer, variants, device)
         done += len(batch)
         tell(done, len(files))
     if not rows:
@@ -159,11 +191,13 @@ def _batches(files: Sequence[Path], skipped: list[tuple[str, str]]) -> Iterator[
             yield group[start : start + _CASES_AT_ONCE]
 
 
-def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device: str) -> list[dict[str, Any]]:
+def _evaluate_batch(
+    cases: Mapping[str, Case], restorer: Restorer | None, variants: Mapping[str, Variant], device: str
+) -> list[dict[str, Any]]:
     first = next(iter(cases.values()))
     projector = Projector(first.geometry, first.grid, device=device)
     methods = [m for m in METHODS if restorer is not None or not m.startswith("cnn")]
-    stacks = {path: path_images(list(cases.values()), path, methods, restorer, projector) for path in PATHS}
+    stacks = {path: path_images(list(cases.values()), path, methods, restorer, projector, variants) for path in PATHS}
     rows = []
     for index, (name, case) in enumerate(cases.items()):
         reference_hu, metal, pixel_mm = case.images["reference"], np.asarray(case.mask_metal), case.grid.pixel_mm
@@ -182,9 +216,14 @@ def _evaluate_batch(cases: Mapping[str, Case], restorer: Restorer | None, device
 
 
 def path_images(
-    cases: Sequence[Case], path: str, methods: Sequence[str], restorer: Restorer | None, projector: Projector
+    cases: Sequence[Case],
+    path: str,
+    methods: Sequence[str],
+    restorer: Restorer | None,
+    projector: Projector,
+    variants: Mapping[str, Variant] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
-    """Stacks in HU by name: the methods, what the cases hold besides, and the limit."""
+    """Stacks in HU by name: the methods, those of the variants, what the cases hold besides, and the limit."""
     mu_water_per_mm = cases[0].mu_water_per_mm
     metal = np.stack([np.asarray(case.mask_metal) for case in cases])
     known = _known(cases, path)
@@ -198,8 +237,13 @@ def path_images(
         stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
         correction = Correction.of_image(stored_hu, metal, projector, **shared)
     images = {name: stack for name, stack in known.items() if name not in METHODS or path == "raw"}
+    varied = {
+        f"{method}@{name}": stack
+        for name, variant in variants.items()
+        for method, stack in correction.using(variant.restorer, variant.use).images(variant.methods).items()
+    }
     reference_hu = np.stack([case.images["reference"] for case in cases])
-    return {**correction.images(methods), **images, LIMIT: correction.replace_with_prior(reference_hu)}
+    return {**correction.images(methods), **varied, **images, LIMIT: correction.replace_with_prior(reference_hu)}
 
 
 def _known(cases: Any, path: str) -> dict[str, np.ndarray]:

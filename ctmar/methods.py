@@ -7,6 +7,7 @@ reprojection, it keeps the image's texture and sharpness, which a reconstruction
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Protocol
@@ -88,6 +89,7 @@ class Correction:
         self.projector = projector
         self.mu_water_per_mm = mu_water_per_mm
         self.restorer = restorer
+        self.use = restorer.use if restorer else UseSettings()
         self.grow = grow
         self.window = window
         self.certain = certain
@@ -128,6 +130,14 @@ class Correction:
             reprojected=True,
         )
 
+    def using(self, restorer: Restorer, use: UseSettings | None = None) -> Correction:
+        """The same slices with another network, or with another use of it; what was computed without one is shared."""
+        other = copy.copy(self)
+        other.restorer = restorer
+        other.use = use or restorer.use
+        other._images = {name: image for name, image in self._images.items() if name not in NEEDS_NETWORK}
+        return other
+
     @cached_property
     def path_mm(self) -> Stack:
         """Path length in metal (slices, views, bins)."""
@@ -160,7 +170,7 @@ class Correction:
         if method not in self._images:
             if method == "cnn":
                 image = self._network_image()
-            elif method == "cnn-mar" and self._wants_image():
+            elif method == "cnn-mar" and (self.use.dicom if self.reprojected else self.use.raw) == "image":
                 image = self.image("cnn")
             else:
                 image = self.reconstruct(self._corrected_sinogram(method))
@@ -183,7 +193,7 @@ class Correction:
 
     def prior_hu(self) -> Stack:
         """The prior of the network's image, tissue-processed unless the network is to be used without, HU."""
-        make = tissue_prior if self._network().use.prior == "tissue" else fill_from_ring
+        make = tissue_prior if self.use.prior == "tissue" else fill_from_ring
         return np.stack([make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
 
     def _corrected_sinogram(self, method: str) -> Stack:
@@ -214,17 +224,8 @@ class Correction:
         near[:, :-1] |= near[:, 1:].copy()
         return self.projector.forward(prior_mu, rays=near)
 
-    def _network(self) -> Restorer:
+    def _network_image(self) -> Stack:
         if self.restorer is None:
             raise ValueError("the methods cnn and cnn-mar need a network")
-        return self.restorer
-
-    def _wants_image(self) -> bool:
-        """Whether the network's image is the result, not its prior."""
-        use = self._network().use
-        return (use.dicom if self.reprojected else use.raw) == "image"
-
-    def _network_image(self) -> Stack:
-        network = self._network()
-        inputs = {name: self.image(name) for name in network.channels}
-        return network(inputs, self.metal)
+        inputs = {name: self.image(name) for name in self.restorer.channels}
+        return self.restorer(inputs, self.metal)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ctmar.commands.flags import Device, Json, Overwrite, check_device, keep_source
+from ctmar.errors import UsageError
 
 if TYPE_CHECKING:
     from ctmar.restorer import NetworkRestorer
@@ -16,47 +17,73 @@ if TYPE_CHECKING:
 def evaluate(
     source: Annotated[Path, typer.Argument(help="Folder of case files with reference images.")],
     out: Annotated[Path, typer.Option(help="Folder for the tables, the worst cases and report.html.")],
-    model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of a shipped model, or a .safetensors file [default]. Repeatable: more to compare."),
+    ] = None,
+    ablation: Annotated[
+        bool, typer.Option("--ablation", help="Score every model without its tissue processing, too, or with it.")
+    ] = False,
     device: Device = "auto",
     json_: Json = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Score every method on every case, on the raw-data and on the DICOM path.
 
+    What belongs to a further model is called METHOD@MODEL.
+
     Example: `ctmar evaluate db --out results`
     """
     from ctmar.console import note, print_json, print_metrics, progress_bar, warn
     from ctmar.evaluation import evaluate as run
-    from ctmar.evaluation import trained_on, without_nan, write_results
+    from ctmar.evaluation import trained_on, variants_of, without_nan, write_results
     from ctmar.files import building, refuse_existing
     from ctmar.metrics import summarise
     from ctmar.report import render_report
     from ctmar.report.gallery import failure_gallery
+    from ctmar.report.tables import write_tables
     from ctmar.restorer import NetworkRestorer
     from ctmar.statistics import write_statistics
 
     check_device(device)
     keep_source(source, out)
     refuse_existing(out, overwrite=overwrite)
-    restorer = NetworkRestorer(model, device=device)
+    models = {}
+    for name in model or ["default"]:
+        one = NetworkRestorer(name, device=device)
+        if one.card.name in models:
+            raise UsageError(
+                f"--model: two of them are called {one.card.name}, so their results could not be told apart."
+            )
+        models[one.card.name] = one
+    restorer = next(iter(models.values()))
+    variants = variants_of(models, ablation=ablation)
     with building(out, overwrite=overwrite) as folder:
         with progress_bar() as bar:
             rows, skipped = run(
-                source, restorer=restorer, device=device, progress=lambda done, n: bar("evaluating", done, n)
+                source,
+                restorer=restorer,
+                variants=variants,
+                device=device,
+                progress=lambda done, n: bar("evaluating", done, n),
             )
         warnings = [f"{name}: {reason}" for name, reason in skipped]
-        seen = trained_on(source, restorer.card)
-        if seen:
-            warnings.append(f"The model has seen {len(seen)} of these patients in training: its figures flatter it.")
+        for one in models.values():
+            seen = len(trained_on(source, one.card))
+            if seen:
+                warnings.append(
+                    f"{one.card.name} has seen {seen} of these patients in training: its figures flatter it."
+                )
         write_results(rows, folder)
         write_statistics(rows, folder)
+        write_tables(rows, folder / "tables.md", channels={n: len(m.card.channels) for n, m in models.items()})
         failure_gallery(source, rows, folder / "worst.png", restorer=restorer, device=device)
         render_report(
             folder / "report.html",
             title="Evaluation",
             results=rows,
             slices=[],
-            settings={"cases": len({row["case"] for row in rows}), "model": restorer.card.name},
+            settings={"cases": len({row["case"] for row in rows}), "model": ", ".join(models)},
             model_card=_card(restorer),
             warnings=warnings,
         )
@@ -66,7 +93,7 @@ def evaluate(
         print_json(without_nan(rows))
     else:
         print_metrics(summarise(rows))
-        note(f"{out}: metrics.csv, metrics.json, statistics.csv, worst.png, report.html")
+        note(f"{out}: metrics.csv, metrics.json, statistics.csv, tables.md, worst.png, report.html")
 
 
 def _card(restorer: NetworkRestorer) -> dict[str, Any]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from ctmar.methods import METHODS
+from ctmar.methods import METHODS, NEEDS_NETWORK
+from ctmar.statistics import GROUPS, group_means
 
 Row = Mapping[str, Any]
 
@@ -50,15 +52,13 @@ def table_of_cases(
     return _markdown(["case", *(LABELS.get(method, method) for method in methods)], lines)
 
 
-def table_of_channels(
-    results: Mapping[int, Sequence[Row]], *, path: str, cases: Mapping[str, str] | None = None
-) -> str:
+def table_of_models(results: Mapping[str, Sequence[Row]], *, path: str, cases: Mapping[str, str] | None = None) -> str:
     """Table 3 of the paper: RMSE / SSIM of the CNN image and of CNN-MAR, for networks of 2, 3 and 5 channels.
 
     Parameters
     ----------
     results
-        By number of channels, the rows of an evaluation of the same cases with such a network.
+        By what to call each network, the rows of an evaluation of the same cases with it.
     path, cases
         As for `table_of_cases`.
 
@@ -68,10 +68,10 @@ def table_of_channels(
         Where there is no row of such a case on that path.
     """
     values = {
-        (channels, row["case"], row["method"]): row
-        for channels, rows in results.items()
+        (model, row["case"], row["method"]): row
+        for model, rows in results.items()
         for row in rows
-        if row["path"] == path and row["method"] in ("cnn", "cnn-mar")
+        if row["path"] == path and row["method"] in NEEDS_NETWORK
     }
     labels = cases if cases is not None else {case: case for case in dict.fromkeys(case for _, case, _ in values)}
     if not any(case in labels for _, case, _ in values):
@@ -79,11 +79,11 @@ def table_of_channels(
     lines = []
     for case, label in labels.items():
         cells = []
-        for channels in results:
-            image, corrected = (values.get((channels, case, method)) for method in ("cnn", "cnn-mar"))
+        for model in results:
+            image, corrected = (values.get((model, case, method)) for method in NEEDS_NETWORK)
             cells.append(f"{_pair(image)} → {_pair(corrected)}")
         lines.append([label, *cells])
-    return _markdown(["case", *(f"{channels} channels" for channels in results)], lines)
+    return _markdown(["case", *results], lines)
 
 
 def table_of_means(estimates: Sequence[Row], *, path: str, metric: str, digits: int = 1) -> str:
@@ -110,6 +110,48 @@ def table_of_means(estimates: Sequence[Row], *, path: str, metric: str, digits: 
         cells = [_interval(values.get((group, method)), digits) for method in methods]
         lines.append([group, str(known[0]["n"]), str(known[0]["patients"]), *cells])
     return _markdown(["group", "cases", "patients", *(LABELS.get(method, method) for method in methods)], lines)
+
+
+def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int]) -> None:
+    """Write a Markdown file: means over the cases and their groups, then the paper's tables, for each path.
+
+    Parameters
+    ----------
+    rows
+        As `ctmar.evaluation.evaluate` gives them.
+    path
+        Where the file goes.
+    channels
+        How many channels each of the models evaluated has, by name, the first model first. Where there are several
+        models, Table 3 sets them beside each other.
+    """
+    parts = ["# Evaluation"]
+    by_group = [group_means(rows, by=group, metrics=("rmse_body_hu", "ssim")) for group in GROUPS]
+    for kind in dict.fromkeys(row["path"] for row in rows):
+        parts.append(f"## {'From raw data' if kind == 'raw' else 'From images alone'}")
+        for metric, title, digits in (("rmse_body_hu", "RMSE in the body, HU", 1), ("ssim", "SSIM", 3)):
+            parts.append(f"### {title}: means, with 95 % intervals over patients")
+            parts += [table_of_means(means, path=kind, metric=metric, digits=digits) for means in by_group]
+        parts.append("### RMSE in the image, HU (as Table 1 of Zhang & Yu 2018)")
+        parts.append(table_of_cases(rows, "rmse_hu", path=kind))
+        parts.append("### SSIM (as Table 2)")
+        parts.append(table_of_cases(rows, "ssim", path=kind, digits=3))
+        if len(channels) > 1:
+            parts.append("### Networks: RMSE / SSIM of the CNN image and of CNN-MAR (as Table 3)")
+            parts.append(table_of_models(_by_model(rows, channels), path=kind))
+    path.write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def _by_model(rows: Sequence[Row], channels: Mapping[str, int]) -> dict[str, list[Row]]:
+    """Rows of each model with the plain names of its methods, by what to call it."""
+    results: dict[str, list[Row]] = {}
+    for number, (name, count) in enumerate(channels.items()):
+        suffix = f"@{name}" if number else ""
+        wanted = {f"{method}{suffix}": method for method in NEEDS_NETWORK}
+        results[f"{name} ({count} channels)"] = [
+            {**row, "method": wanted[row["method"]]} for row in rows if row["method"] in wanted
+        ]
+    return results
 
 
 def _methods(names: Any) -> list[str]:

@@ -589,12 +589,18 @@ def test_evaluate(run, tmp_path):
         (path, method) for path in ("raw", "dicom") for method in (*METHODS, "limit")
     }
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["metrics.csv", "metrics.json", "report.html", "statistics.csv", "worst.png"]
+    assert names == ["metrics.csv", "metrics.json", "report.html", "statistics.csv", "tables.md", "worst.png"]
     assert "p2" not in (tmp_path / "out" / "metrics.json").read_text()
     check_refusal(run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *flags), 5, "--overwrite")
-    table = run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *flags, "--overwrite")
+    twice = (*flags, *flags[:2])
+    check_refusal(
+        run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *twice, "--overwrite"), 2, "two are called"
+    )
+    more = (*flags, "--model", "default", "--ablation", "--overwrite")
+    table = run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *more)
     assert table.code == 0
-    assert "cnn-mar" in table.out
+    assert "cnn-mar@default" in table.out
+    assert "as prior" in (tmp_path / "out" / "tables.md").read_text()
     assert tree(tmp_path / "db") == before
 
 

@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from ctmar.database import read_case, write_case
 from ctmar.errors import NoUsableSeriesError
-from ctmar.evaluation import LIMIT, PATHS, evaluate, images_of, trained_on, without_nan, write_results
+from ctmar.evaluation import LIMIT, PATHS, evaluate, images_of, trained_on, variants_of, without_nan, write_results
 from ctmar.methods import METHODS
 from ctmar.restorer import NetworkRestorer
 from ctmar.weights import ModelCard
@@ -188,3 +188,16 @@ def test_patients_seen_in_training(database, tmp_path):
     write_toy_database(tmp_path, ("p1",))
     (tmp_path / "broken.h5").write_bytes(b"no case")
     assert trained_on(tmp_path, card(patients_trained=["p1"])) == ["p1"]
+
+
+def test_further_models_and_the_ablation_stand_beside_the_first(database, restorer):
+    variants = variants_of({"tiny": restorer, "other": restorer}, ablation=True)
+    scored, _ = evaluate(database / "case-000001.h5", restorer=restorer, variants=variants, device="cpu")
+    for path in PATHS:
+        found = {row["method"]: row["rmse_hu"] for row in scored if row["path"] == path}
+        # the same network under another name
+        assert found["cnn@other"] == found["cnn"]
+        assert found["cnn-mar@other"] == found["cnn-mar"]
+        assert found["cnn-mar@tiny, image as prior"] == found["cnn-mar@other, image as prior"] != found["cnn-mar"]
+        assert "cnn@tiny, image as prior" not in found
+    assert variants_of({"tiny": restorer}, ablation=False) == {}

@@ -1,6 +1,6 @@
 import pytest
 
-from ctmar.report.tables import table_of_cases, table_of_channels, table_of_means
+from ctmar.report.tables import table_of_cases, table_of_means, table_of_models, write_tables
 from ctmar.statistics import group_means
 
 
@@ -32,18 +32,18 @@ def test_cases_by_methods_in_the_papers_order():
         table_of_cases(ROWS, "rmse_hu", path="raw", cases={"none": "none"})
 
 
-def test_channels_side_by_side():
+def test_models_side_by_side():
     results = {
-        2: [row("a", "cnn", 40.0, 0.931), row("a", "cnn-mar", 31.0, 0.938), row("a", "li", 46.2, 0.93)],
-        3: [row("a", "cnn", 33.1, 0.94), row("a", "cnn-mar", 29.1, 0.943)],
+        "2 channels": [row("a", "cnn", 40.0, 0.931), row("a", "cnn-mar", 31.0, 0.938), row("a", "li", 46.2, 0.93)],
+        "3 channels": [row("a", "cnn", 33.1, 0.94), row("a", "cnn-mar", 29.1, 0.943)],
     }
-    assert table_of_channels(results, path="raw", cases={"a": "hips"}) == (
+    assert table_of_models(results, path="raw", cases={"a": "hips"}) == (
         "| case | 2 channels | 3 channels |\n"
         "| --- | ---: | ---: |\n"
         "| hips | 40.0 / 0.931 → 31.0 / 0.938 | 33.1 / 0.940 → 29.1 / 0.943 |\n"
     )
     with pytest.raises(ValueError, match="network"):
-        table_of_channels(results, path="dicom")
+        table_of_models(results, path="dicom")
 
 
 def test_means_with_their_intervals():
@@ -55,3 +55,21 @@ def test_means_with_their_intervals():
     assert table_of_means(alone, path="raw", metric="rmse_hu").splitlines()[2] == "| all | 1 | 1 | 10.0 |"
     with pytest.raises(ValueError, match="no mean"):
         table_of_means(alone, path="dicom", metric="rmse_hu")
+
+
+def test_all_tables_in_one_file(tmp_path):
+    known = {"rmse_body_hu": 20.0, "metal_mm2": 50.0, "material": "ti", "implant": "hip"}
+    rows = [
+        row(case, method, rmse, 0.9, path=path) | known
+        for path in ("raw", "dicom")
+        for case in ("a", "b")
+        for method, rmse in (("li", 50.0), ("cnn", 40.0), ("cnn-mar", 30.0), ("cnn@two", 44.0), ("cnn-mar@two", 33.0))
+    ]
+    write_tables(rows, tmp_path / "tables.md", channels={"one": 3, "two": 2})
+    text = (tmp_path / "tables.md").read_text()
+    assert text.count("## From ") == 2
+    assert "| a | 50.0 | 40.0 | 30.0 | 44.0 | 33.0 |" in text
+    assert "| case | one (3 channels) | two (2 channels) |" in text
+    assert "| a | 40.0 / 0.900 → 30.0 / 0.900 | 44.0 / 0.900 → 33.0 / 0.900 |" in text
+    write_tables(rows, tmp_path / "tables.md", channels={"one": 3})
+    assert "Table 3" not in (tmp_path / "tables.md").read_text()
