@@ -86,8 +86,10 @@ class TrainingSettings:
         Architecture, a name in `ctmar.network.ARCHITECTURES`.
     init
         Model, by name or path, whose weights to begin with instead of new ones; "" for new ones.
+    after
+        With 7 channels: the model, by name or path, whose result the network refines.
     channels
-        2, 3, 5 or 6 input images, see `ctmar.network.CHANNELS`.
+        2, 3, 5, 6 or 7 inputs, see `ctmar.network.CHANNELS`.
     path
         Which images of the case files to learn from: ``raw`` (from the scanner's raw data), ``dicom``
         (from the stored image, projected again), or ``both``.
@@ -138,7 +140,8 @@ class TrainingSettings:
 
     arch: str = "cnn"
     init: str = ""
-    channels: Literal[2, 3, 5, 6] = 3
+    after: str = ""
+    channels: Literal[2, 3, 5, 6, 7] = 3
     path: Literal["raw", "dicom", "both"] = "both"
     epochs: int = 60
     batch_size: int = 16
@@ -175,6 +178,8 @@ class TrainingSettings:
         for name in ("loss_weight", "clip_norm", "patience", "memory_gb", "checkpoint_steps", "pictures"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative, not {getattr(self, name)}")
+        if bool(self.after) != (self.channels == WITH_FIRST):
+            raise ValueError(f"{WITH_FIRST} channels, and only they, need a first model: after = NAME")
         if self.patch % self.patch_grid:
             raise ValueError(f"patch ({self.patch}) must be a multiple of patch_grid ({self.patch_grid})")
         _within(self, {"hard_fraction": (0, 1), "warmup": (0, 1)})
@@ -192,6 +197,9 @@ class TrainingSettings:
         """The highest learning rate."""
         return DEFAULT_LR[self.optimiser] if self.lr is None else self.lr
 
+
+WITH_FIRST = 7
+"""Channels of a network that refines the result of another."""
 
 DEFAULT_LR: Mapping[str, float] = types.MappingProxyType({"adam": 2e-3, "sgd": 0.02})
 """Highest learning rate of each optimiser, where none is given."""

@@ -224,18 +224,8 @@ def path_images(
     variants: Mapping[str, Variant] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """Stacks in HU by name: the methods, those of the variants, what the cases hold besides, and the limit."""
-    mu_water_per_mm = cases[0].mu_water_per_mm
-    metal = np.stack([np.asarray(case.mask_metal) for case in cases])
-    known = _known(cases, path)
-    shared: dict[str, Any] = {"mu_water_per_mm": mu_water_per_mm, "restorer": restorer, "known": known}
-    if path == "raw":
-        sinograms = np.stack([case.sinogram_metal for case in cases])
-        # of our kernel, whatever made the file's own: see ctmar.raw
-        uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), mu_water_per_mm)
-        correction = Correction(sinograms, uncorrected_hu, metal, projector, **shared)
-    else:
-        stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
-        correction = Correction.of_image(stored_hu, metal, projector, **shared)
+    known = known_images(cases, path)
+    correction = correction_of_cases(cases, path, known, restorer, projector)
     images = {name: stack for name, stack in known.items() if name not in METHODS or path == "raw"}
     varied = {
         f"{method}@{name}": stack
@@ -246,7 +236,27 @@ def path_images(
     return {**correction.images(methods), **varied, **images, LIMIT: correction.replace_with_prior(reference_hu)}
 
 
-def _known(cases: Any, path: str) -> dict[str, np.ndarray]:
+def correction_of_cases(
+    cases: Sequence[Case],
+    path: str,
+    known: Mapping[str, np.ndarray],
+    restorer: Restorer | None,
+    projector: Projector,
+) -> Correction:
+    """The correction of cases of one geometry on a path; `known` as `known_images` gives them."""
+    mu_water_per_mm = cases[0].mu_water_per_mm
+    metal = np.stack([np.asarray(case.mask_metal) for case in cases])
+    shared: dict[str, Any] = {"mu_water_per_mm": mu_water_per_mm, "restorer": restorer, "known": known}
+    if path == "raw":
+        sinograms = np.stack([case.sinogram_metal for case in cases])
+        # of our kernel, whatever made the file's own: see ctmar.raw
+        uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), mu_water_per_mm)
+        return Correction(sinograms, uncorrected_hu, metal, projector, **shared)
+    stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
+    return Correction.of_image(stored_hu, metal, projector, **shared)
+
+
+def known_images(cases: Sequence[Case], path: str) -> dict[str, np.ndarray]:
     """Stacks of the images that all of the cases hold for a path."""
     stored = [case.images if path == "raw" or not case.dicom_images else case.dicom_images for case in cases]
     if path == "dicom" and not all(case.dicom_images for case in cases):

@@ -37,10 +37,11 @@ Stack = NDArray[np.float32]
 
 
 class Restorer(Protocol):
-    """A network as the methods see it."""
+    """A network as the methods see it; the images of networks among its `channels` are those of `first`."""
 
     channels: tuple[str, ...]
     use: UseSettings
+    first: Restorer | None
 
     def __call__(self, images_hu: Mapping[str, Stack], metal: NDArray[np.bool_]) -> Stack:
         """Artifact-reduced images in HU from the images named in `channels`, all (slices, rows, cols)."""
@@ -227,5 +228,9 @@ class Correction:
     def _network_image(self) -> Stack:
         if self.restorer is None:
             raise ValueError("the methods cnn and cnn-mar need a network")
-        inputs = {name: self.image(name) for name in self.restorer.channels}
+        names = self.restorer.channels
+        inputs = {name: self.image(name) for name in names if name not in NEEDS_NETWORK}
+        if self.restorer.first is not None:
+            first = self.using(self.restorer.first)
+            inputs |= first.images(name for name in names if name in NEEDS_NETWORK)
         return self.restorer(inputs, self.metal)

@@ -21,9 +21,11 @@ CHANNELS: Mapping[int, tuple[str, ...]] = MappingProxyType(
         3: ("uncorrected", "bhc", "li"),
         5: ("uncorrected", "bhc", "li", "nmar1", "nmar2"),
         6: ("metal", "uncorrected", "bhc", "li", "nmar1", "nmar2"),
+        7: ("metal", "uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn-mar"),
     }
 )
-"""Names of the input images for each number of channels: Zhang & Yu 2018, table 3, and all of them with the metal."""
+"""Names of the input images for each number of channels: Zhang & Yu 2018, table 3; all of them with the metal;
+and for a network that refines the result of another."""
 
 
 class CnnMar(nn.Module):

@@ -9,9 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ctmar.errors import ModelError
 from ctmar.learning.device import choose_device
+from ctmar.methods import NEEDS_NETWORK, Restorer
 from ctmar.network_input import image_names, network_channels, network_output_hu
-from ctmar.weights import ModelCard, load_model
+from ctmar.weights import SUFFIX, ModelCard, load_model, model_path, read_card
 from data_sim.units import MU_WATER_PER_MM
 
 DEFAULT_MODEL = "default"
@@ -30,13 +32,18 @@ class NetworkRestorer:
     Raises
     ------
     ModelError
-        Where the weights are missing, damaged or do not match their card.
+        Where the weights are missing, damaged or do not match their card, those of a first model included.
     """
 
     def __init__(self, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> None:
         network, self.card = load_model(name_or_path)
         self.channels = image_names(self.card.channels)
         self.use = self.card.use
+        self.first: Restorer | None = None
+        if self.card.after:
+            self.first = _first(model_path(name_or_path), self.card, device)
+        elif set(self.channels) & set(NEEDS_NETWORK):
+            raise ModelError(f"{name_or_path}: sees the result of another model, and its card does not say of which")
         self._device = choose_device(device)
         self._network = network.eval().to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -53,3 +60,14 @@ class NetworkRestorer:
             result = self._network(torch.from_numpy(channels)[None].to(self._device))
             out[index] = network_output_hu(result[0, 0].cpu().numpy(), MU_WATER_PER_MM)
         return out
+
+
+def _first(path: Path, card: ModelCard, device: str) -> NetworkRestorer:
+    """The model that `card`, of the weights at `path`, refines."""
+    first = path.parent / f"{card.after}{SUFFIX}"
+    if first.parent != path.parent or not first.is_file():
+        raise ModelError(f"{path}: refines the model {card.after!r}, which is not in the same folder")
+    found = read_card(first)
+    if found.sha256 != card.after_sha256 or found.after:
+        raise ModelError(f"{path}: refines another model {card.after!r} than the one beside it; get both again")
+    return NetworkRestorer(first, device=device)

@@ -46,6 +46,8 @@ class ModelCard:
         ``raw``, ``dicom`` or ``both``: what it was trained for.
     use
         What `cnn-mar` makes of its image.
+    after, after_sha256
+        Name and weights of the model whose result this one refines, which lies in the same folder; "" for none.
     settings
         The `TrainingSettings` it was trained with.
     data
@@ -63,6 +65,8 @@ class ModelCard:
     channels: tuple[str, ...]
     path: str = "raw"
     use: UseSettings = field(default_factory=UseSettings)
+    after: str = ""
+    after_sha256: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     data: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
@@ -148,8 +152,18 @@ def read_card(path: Path) -> ModelCard:
         use = settings_from(UseSettings, values.get("use"), origin=f"{beside}: use")
     except (ValueError, TypeError, AttributeError, RecursionError, UsageError):
         raise ModelError(f"{beside}: is not a model card of ctmar") from None
-    texts = (card.name, card.arch, card.path, card.version, card.licence, card.date, card.sha256, *channels)
-    if not all(isinstance(text, str) for text in texts) or not 1 <= len(channels) <= MAX_CHANNELS:
+    texts = (
+        card.name,
+        card.arch,
+        card.path,
+        card.version,
+        card.licence,
+        card.date,
+        card.sha256,
+        card.after,
+        card.after_sha256,
+    )
+    if not all(isinstance(text, str) for text in texts + channels) or not 1 <= len(channels) <= MAX_CHANNELS:
         raise ModelError(f"{beside}: is not a model card of ctmar")
     if not all(isinstance(part, dict) for part in (card.settings, card.data, card.metrics)):
         raise ModelError(f"{beside}: is not a model card of ctmar")

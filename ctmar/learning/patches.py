@@ -14,10 +14,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmar.database import read_images
+from ctmar.database import CaseInfo, Image, Mask, read_case, read_images
 from ctmar.errors import UnsupportedInputError
+from ctmar.evaluation import correction_of_cases, known_images
+from ctmar.methods import NEEDS_NETWORK, Restorer
 from ctmar.network_input import MM_PER_CM, image_names, network_channels
 from ctmar.segmentation import dilate
+from data_sim.projection import Projector
 
 logger = logging.getLogger(__name__)
 
@@ -195,6 +198,7 @@ def sample_patches(
     hard_fraction: float = 0.6,
     seed: int = 0,
     skip_damaged: bool = False,
+    first: Restorer | None = None,
     records: NDArray[np.void] | None = None,
 ) -> Patches:
     """Take patches from all cases alike.
@@ -220,6 +224,8 @@ def sample_patches(
         The same arguments always give the same patches.
     skip_damaged
         Go on without a case that cannot be read, with a warning.
+    first
+        The network whose images are among `names`; they are computed here.
     records
         Where to put them, (count,) of `record_type`; by default new memory.
 
@@ -246,7 +252,7 @@ def sample_patches(
         if counts[number] == 0:
             continue
         try:
-            info, images_hu, metal = read_images(case, folder=folder, names=[*images, REFERENCE])
+            info, images_hu, metal = _images(case, folder, [*images, REFERENCE], first)
         except UnsupportedInputError as error:
             if not skip_damaged:
                 raise
@@ -271,6 +277,22 @@ def sample_patches(
     if filled == 0:
         raise ValueError(f"no image is as large as a patch of {patch} x {patch} pixels")
     return Patches(records[:filled], tuple(metals))
+
+
+def _images(
+    path: Path, folder: str, names: Sequence[str], first: Restorer | None
+) -> tuple[CaseInfo, dict[str, Image], Mask]:
+    """Images of a case: those it holds, and those that the first network makes."""
+    stored = [name for name in names if name not in NEEDS_NETWORK]
+    info, images_hu, metal = read_images(path, folder=folder, names=stored)
+    made = [name for name in names if name in NEEDS_NETWORK]
+    if made:
+        case = read_case(path)
+        kind = PATHS[_FOLDERS.index(folder)]
+        projector = Projector(case.geometry, case.grid)
+        correction = correction_of_cases([case], kind, known_images([case], kind), first, projector)
+        images_hu |= {name: stack[0] for name, stack in correction.images(made).items()}
+    return info, images_hu, metal
 
 
 def distance_mm(metal: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.uint8]:

@@ -22,6 +22,8 @@ from ctmar.learning.distributed import Team
 from ctmar.learning.patches import Patches, record_type, sample_patches
 from ctmar.learning.split import Split
 from ctmar.network import CHANNELS
+from ctmar.restorer import NetworkRestorer
+from ctmar.weights import model_path, read_card
 
 _PARTS = ("training", "validation")
 _INDEX = "patches.json"
@@ -126,6 +128,7 @@ def _sample(
             hard_fraction=settings.hard_fraction,
             seed=seed,
             skip_damaged=settings.skip_damaged,
+            first=NetworkRestorer(settings.after) if settings.after else None,
             records=records,
         )
     except ValueError as error:
@@ -147,5 +150,6 @@ def _key(split: Split, settings: TrainingSettings) -> str:
     for case in (*split.train, None, *split.validation):
         status = case.stat() if case else None
         cases.append([case.name, status.st_size, status.st_mtime_ns] if case and status else None)
-    content = [__version__, {name: values[name] for name in _DECIDING}, cases]
+    first = read_card(model_path(settings.after)).sha256 if settings.after else ""
+    content = [__version__, first, {name: values[name] for name in _DECIDING}, cases]
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -42,7 +42,7 @@ from ctmar.learning.store import shared_patches
 from ctmar.learning.validation import Channel, Scores, rmse_columns, validate
 from ctmar.network import ARCHITECTURES, CHANNELS, build
 from ctmar.network_input import image_names
-from ctmar.weights import ModelCard, load_model, read_card, save_model
+from ctmar.weights import ModelCard, load_model, model_path, read_card, save_model
 
 logger = logging.getLogger(__name__)
 
@@ -267,6 +267,8 @@ class _Run:
             channels=CHANNELS[settings.channels],
             path=settings.path,
             use=settings.use,
+            after=model_path(settings.after).stem if settings.after else "",
+            after_sha256=read_card(model_path(settings.after)).sha256 if settings.after else "",
             settings=asdict(settings),
             data=_provenance(split, self._patches, self._checks, settings) if split else {},
             metrics=metrics,

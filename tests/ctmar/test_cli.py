@@ -592,10 +592,8 @@ def test_evaluate(run, tmp_path):
     assert names == ["metrics.csv", "metrics.json", "report.html", "statistics.csv", "tables.md", "worst.png"]
     assert "p2" not in (tmp_path / "out" / "metrics.json").read_text()
     check_refusal(run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *flags), 5, "--overwrite")
-    twice = (*flags, *flags[:2])
-    check_refusal(
-        run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *twice, "--overwrite"), 2, "two are called"
-    )
+    twice = (*flags, *flags[:2], "--overwrite")
+    check_refusal(run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *twice), 2, "called tiny")
     more = (*flags, "--model", "default", "--ablation", "--overwrite")
     table = run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *more)
     assert table.code == 0

@@ -78,6 +78,7 @@ class Oracle:
 
     channels = ("uncorrected", "bhc", "li")
     use = UseSettings()
+    first = None
 
     def __init__(self, answer_hu):
         self.answer_hu, self.seen = answer_hu, []
@@ -211,6 +212,17 @@ def test_the_network_sees_its_channels_and_the_prior_makes_up_for_it(hip):
     assert hip.rmse_hu(cnn) == pytest.approx(30, abs=0.1)
     # the join with measured data takes most of the offset out
     assert hip.rmse_hu(cnn_mar) < 10
+
+
+def test_a_second_network_sees_the_result_of_the_first(hip):
+    first, second = Oracle(hip.scan.reference_hu + 60), Oracle(hip.scan.reference_hu)
+    second.channels, second.first = ("uncorrected", "li", "cnn-mar"), first
+    correction = hip.raw(restorer=second)
+    correction.image("cnn-mar")
+    ((inputs, _),) = second.seen
+    assert tuple(inputs) == second.channels
+    np.testing.assert_array_equal(inputs["cnn-mar"], hip.raw(restorer=first).image("cnn-mar"))
+    np.testing.assert_array_equal(correction.image("cnn"), hip.raw(restorer=second).image("cnn"))
 
 
 def test_prior_of_a_good_network_is_the_body(hip):

@@ -1,9 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ctmar.errors import ModelError
-from ctmar.network_input import HIGHEST_HU
+from ctmar.network import CHANNELS, build
+from ctmar.network_input import HIGHEST_HU, image_names
 from ctmar.restorer import NetworkRestorer
+from ctmar.weights import ModelCard, read_card, save_model
 from tests.ctmar.small import write_tiny_model
 
 SHAPE = (2, 24, 20)
@@ -61,3 +65,38 @@ def test_the_shipped_default_loads_and_changes_no_shape():
 def test_missing_model():
     with pytest.raises(ModelError, match="no-such-model"):
         NetworkRestorer("no-such-model", device="cpu")
+
+
+def write_second(folder, **changes):
+    first = write_tiny_model(folder)
+    network = build("cnn", CHANNELS[7])
+    network.initialise(0)
+    card = ModelCard("second", "cnn", CHANNELS[7], after="tiny", after_sha256=read_card(first).sha256)
+    save_model(folder / "second.safetensors", network, replace(card, **changes))
+    return folder / "second.safetensors"
+
+
+def test_a_model_that_refines_another_finds_it_beside_it(tmp_path):
+    restorer = NetworkRestorer(write_second(tmp_path), device="cpu")
+    assert restorer.first.card.name == "tiny"
+    assert restorer.first.first is None
+    assert restorer.channels == image_names(CHANNELS[7])
+    (tmp_path / "tiny.json").unlink()
+    with pytest.raises(ModelError):
+        NetworkRestorer(tmp_path / "second.safetensors", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"after": "gone"}, "not in the same folder"),
+        ({"after": "../tiny"}, "not in the same folder"),
+        ({"after_sha256": "0"}, "another model"),
+        ({"after": "second"}, "another model"),
+        ({"after": ""}, "does not say of which"),
+    ],
+)
+def test_a_model_that_does_not_belong_to_its_first_is_refused(tmp_path, changes, message):
+    path = write_second(tmp_path, **changes)
+    with pytest.raises(ModelError, match=message):
+        NetworkRestorer(path, device="cpu")

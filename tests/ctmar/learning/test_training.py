@@ -16,6 +16,7 @@ from ctmar.errors import ModelError, NoUsableSeriesError, OutputExistsError, Uns
 from ctmar.learning.training import train
 from ctmar.network import CHANNELS, build
 from ctmar.network_input import network_channels
+from ctmar.restorer import NetworkRestorer
 from ctmar.weights import load_model, read_card
 from tests.ctmar.toy_database import write_toy_database
 
@@ -387,3 +388,15 @@ def test_cases_of_several_databases_are_learned_from(database, tmp_path):
     shutil.copy(moved, other / "case-000077.h5")
     card = train([database, other], tmp_path / "net.safetensors", replace(SMALL, epochs=1), device="cpu")
     assert card.data["cases_trained"] + card.data["cases_validated"] == 5
+
+
+def test_a_second_network_is_trained_on_what_the_first_makes(database, tmp_path):
+    train([database], tmp_path / "first.safetensors", replace(SMALL, epochs=1), device="cpu")
+    settings = replace(UNET, channels=7, after=str(tmp_path / "first.safetensors"))
+    card = train([database], tmp_path / "second.safetensors", settings, device="cpu")
+    assert (card.after, card.after_sha256) == ("first", read_card(tmp_path / "first.safetensors").sha256)
+    assert "cnn-mar" in card.metrics["validation_of_inputs"]
+    assert NetworkRestorer(tmp_path / "second.safetensors", device="cpu").first is not None
+    for wrong in ({"channels": 7}, {"after": "default"}):
+        with pytest.raises(ValueError, match="need a first model"):
+            replace(SMALL, **wrong)
