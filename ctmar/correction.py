@@ -24,7 +24,8 @@ from ctmar.pipeline import Tell, correct_stack, find_metal
 from ctmar.report.correction import Previews, write_html, write_json
 from ctmar.results import SeriesResult, SliceResult
 
-_IN_REPORT = 100
+_IN_REPORT = 200
+_EXPLAINED = 20
 _IN_PREVIEW = 40
 
 
@@ -80,7 +81,7 @@ def correct_series(
         metal, unreadable = metal_of(stack, series, settings, tell=tell)
         with_metal = [index for index in metal.slices if index not in unreadable]
         output = SeriesOutput(folder, series, derived, settings, metal, previewed=_spread(with_metal, _IN_PREVIEW))
-        previews = Previews(_spread(with_metal, _IN_REPORT if settings.report else 0))
+        previews = _previews(with_metal, len(stack), report=settings.report)
         results = correct_stack(
             stack, metal.masks, (output, previews), settings, unreadable=unreadable, restorer=restorer, tell=tell
         )
@@ -158,6 +159,15 @@ def what_to_say(metal: Detection) -> list[str]:
     if not metal.slices:
         warnings.append("No metal was found: all slices are carried through unchanged.")
     return warnings
+
+
+def _previews(with_metal: Sequence[int], count: int, *, report: bool) -> Previews:
+    """Pictures for the report: slices with metal first, then others, so that one can page through the series."""
+    if not report:
+        return Previews(())
+    shown = _spread(with_metal, _IN_REPORT)
+    others = [index for index in range(count) if index not in shown]
+    return Previews(shown | _spread(others, _IN_REPORT - len(shown)), _spread(with_metal, _EXPLAINED))
 
 
 def _spread(indices: Sequence[int], most: int) -> frozenset[int]:

@@ -46,7 +46,7 @@ def run_demo(out: Path, *, device: str, overwrite: bool, progress: Bar) -> list[
         reference_hu, metal = _write_metal_series(folder / "series", device)
         progress("scanning a phantom with hip prostheses", 1, 1)
         series = choose_series(find_series(folder / "series"))[0]
-        correct_series(
+        corrected = correct_series(
             series,
             folder / "corrected",
             CorrectionSettings(device=device),
@@ -70,6 +70,7 @@ def run_demo(out: Path, *, device: str, overwrite: bool, progress: Bar) -> list[
             slices=previews,
             settings={"input": "built-in phantom", "method": "cnn-mar", "model": restorer.card.name},
             model_card={"name": restorer.card.name, "sha256": restorer.card.sha256, "path": restorer.card.path},
+            by_slice=corrected.slices,
             warnings=["Simulated data: the phantom is made of analytic shapes, not of a patient."],
         )
     return rows
@@ -112,7 +113,4 @@ def _previews(folder: Path, reference_hu: np.ndarray, metal: np.ndarray) -> list
         [read_slice(file).image_hu for file in choose_series(find_series(folder / name))[0].slices]
         for name in ("series", "corrected")
     )
-    return [
-        SlicePreview(f"phantom pelvis, slice {k + 1}", before[k], after[k], reference_hu[k], metal[k])
-        for k in range(_SLICES)
-    ]
+    return [SlicePreview(f"slice {k + 1}", before[k], after[k], reference_hu[k], metal[k]) for k in range(_SLICES)]

@@ -24,7 +24,7 @@ from ctmar.replacement import insert_metal, replace_trace
 from ctmar.segmentation import dilate, metal_path_mm, metal_trace
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL, STORED_HU
-from data_sim.units import hu_to_mu
+from data_sim.units import hu_to_mu, mu_to_hu
 
 METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn", "cnn-mar")
 """In the order of the paper's tables."""
@@ -32,6 +32,8 @@ METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn", "cnn-mar")
 DEFAULT_METHOD = "cnn-mar"
 
 NEEDS_NETWORK = ("cnn", "cnn-mar")
+
+_NMAR_SOURCES = {"nmar1": "uncorrected", "nmar2": "li"}
 
 Stack = NDArray[np.float32]
 
@@ -197,6 +199,13 @@ class Correction:
         make = tissue_prior if self.use.prior == "tissue" else fill_from_ring
         return np.stack([make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
 
+    def prior_of(self, method: str) -> Stack | None:
+        """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
+        if method in _NMAR_SOURCES:
+            return mu_to_hu(self._nmar_prior_mu(method), self.mu_water_per_mm)
+        replaces = (self.use.dicom if self.reprojected else self.use.raw) == "replacement"
+        return self.prior_hu() if method == "cnn-mar" and replaces else None
+
     def _corrected_sinogram(self, method: str) -> Stack:
         if method == "li":
             return self.li_sinogram
@@ -206,15 +215,12 @@ class Correction:
         if method == "cnn-mar":
             prior = hu_to_mu(self.prior_hu(), self.mu_water_per_mm)
             return replace_trace(self.sinogram, self._prior_sinogram(prior), self.trace)
-        source = self.image({"nmar1": "uncorrected", "nmar2": "li"}[method])
-        mu = hu_to_mu(source, self.mu_water_per_mm)
-        prior = np.stack(
-            [
-                nmar_prior(i, m, mu_water_per_mm=self.mu_water_per_mm)
-                for i, m in zip(mu, dilate(self.metal), strict=True)
-            ]
-        )
-        return normalized_interpolation(self.sinogram, self._prior_sinogram(prior), self.trace)
+        return normalized_interpolation(self.sinogram, self._prior_sinogram(self._nmar_prior_mu(method)), self.trace)
+
+    def _nmar_prior_mu(self, method: str) -> Stack:
+        source = hu_to_mu(self.image(_NMAR_SOURCES[method]), self.mu_water_per_mm)
+        pairs = zip(source, dilate(self.metal), strict=True)
+        return np.stack([nmar_prior(i, m, mu_water_per_mm=self.mu_water_per_mm) for i, m in pairs])
 
     def _prior_sinogram(self, prior_mu: Stack) -> Stack:
         """Forward projection where it is needed: on the trace and on the bins beside it."""

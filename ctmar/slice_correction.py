@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -25,6 +25,18 @@ from data_sim.units import MU_WATER_PER_MM
 
 
 @dataclass(frozen=True)
+class Workings:
+    """What lies between the images before and after: (rows, cols) in HU, and (views, bins).
+
+    Without a prior where the method has none.
+    """
+
+    prior_hu: NDArray[np.float32] | None
+    sinogram: NDArray[np.float32]
+    trace: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class SliceOutcome:
     """What the correction of one slice came to.
 
@@ -34,10 +46,13 @@ class SliceOutcome:
         The corrected image, or None where the slice is to stay as it was.
     checked
         Measures of the change, warnings, and the reason why the slice stays as it was, if it does.
+    workings
+        For the report, where it is asked for.
     """
 
     image_hu: NDArray[np.float32] | None
     checked: Checked
+    workings: Workings | None = None
 
 
 def correct_slices(
@@ -82,7 +97,19 @@ def correct_slices(
     after = correction.image(settings.method)
     finish = partial(_finish, square=square, settings=settings)
     with ThreadPoolExecutor(thread_count(), thread_name_prefix="finish") as pool:
-        return list(pool.map(finish, images, masks, before, after, metal, kept))
+        outcomes = list(pool.map(finish, images, masks, before, after, metal, kept))
+    if not settings.report:
+        return outcomes
+    priors = correction.prior_of(settings.method)
+    return [
+        replace(
+            outcome,
+            workings=Workings(
+                None if priors is None else square.back(priors[k]), correction.sinogram[k], correction.trace[k]
+            ),
+        )
+        for k, outcome in enumerate(outcomes)
+    ]
 
 
 def _finish(

@@ -77,12 +77,12 @@ def evaluate(
         write_results(rows, folder)
         write_statistics(rows, folder)
         write_tables(rows, folder / "tables.md", channels={n: len(m.card.channels) for n, m in models.items()})
-        failure_gallery(source, rows, folder / "worst.png", restorer=restorer, device=device)
+        worst = failure_gallery(source, rows, folder / "worst.png", restorer=restorer, device=device)
         render_report(
             folder / "report.html",
             title="Evaluation",
             results=rows,
-            slices=[],
+            slices=[one.preview() for one in worst],
             settings={"cases": len({row["case"] for row in rows}), "model": ", ".join(models)},
             model_card=_card(restorer),
             warnings=warnings,

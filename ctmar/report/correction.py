@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +13,45 @@ from numpy.typing import NDArray
 
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.images import Image
-from ctmar.report.html import EncodedSlice, encode, render_report
+from ctmar.report.encoding import EncodedSlice, encode
+from ctmar.report.html import render_report
 from ctmar.report.pictures import SlicePreview
 from ctmar.results import SeriesResult
 from ctmar.slice_correction import SliceOutcome
+
+_PIECES = 20
+"""So many pieces of metal are listed, the largest; report.json has all."""
 
 NOT_SETTINGS = ("overwrite", "mask", "difference", "preview", "seg", "report", "strict")
 
 
 @dataclass
 class Previews:
-    """Keeps compressed pictures of some of the slices that `ctmar.pipeline` hands on, for the report."""
+    """Keeps compressed pictures of some of the slices that `ctmar.pipeline` hands on, for the report.
+
+    Attributes
+    ----------
+    wanted, explained
+        Which slices, from 0; of which also the prior and the sinogram.
+    encoded
+        What was kept.
+    """
 
     wanted: Collection[int]
+    explained: Collection[int] = ()
     encoded: dict[int, EncodedSlice] = field(default_factory=dict)
 
     def add(self, index: int, image: Image, metal: NDArray[np.bool_], outcome: SliceOutcome | None) -> None:
         """Keep one slice if it is wanted."""
-        if index not in self.wanted or outcome is None or outcome.image_hu is None:
+        if index not in self.wanted:
             return
-        notes = ", ".join(outcome.checked.warnings)
-        preview = SlicePreview(f"slice {index + 1}", image.image_hu, outcome.image_hu, metal=metal, notes=notes)
+        preview = SlicePreview(f"slice {index + 1}", image.image_hu, image.image_hu, metal=metal)
+        if outcome is not None:
+            after = image.image_hu if outcome.image_hu is None else outcome.image_hu
+            notes = ", ".join(text for text in (outcome.checked.failure, *outcome.checked.warnings) if text)
+            preview = replace(preview, after_hu=after, notes=notes)
+            if index in self.explained and outcome.workings is not None:
+                preview = replace(preview, **vars(outcome.workings))
         self.encoded[index] = encode(preview)
 
 
@@ -60,15 +78,28 @@ def write_html(
             "slices": len(result.slices),
             "slices corrected": result.corrected,
             "slices failed": len(result.failed),
-            **{f"metal {name}": result.metal[name] for name in ("source", "threshold_hu", "grow_hu")},
-            "metal pieces": len(result.metal["components"]),
-            "bright pieces left out": len(result.metal["left_out"]),
             "source series": result.source_uid,
             "derived series": result.derived_uid,
         },
         model_card={k: v for k, v in card.items() if not isinstance(v, Mapping)} if card else None,
         warnings=[*result.about_slices(), *result.warnings],
+        by_slice=result.slices,
+        metal={
+            **{name: result.metal[name] for name in ("source", "threshold_hu", "grow_hu")},
+            "pieces": len(result.metal["components"]),
+            **{f"piece {k}": _piece(one) for k, one in enumerate(result.metal["components"][:_PIECES], start=1)},
+            "bright pieces left out": len(result.metal["left_out"]),
+            **{f"left out {k}": _piece(one) for k, one in enumerate(result.metal["left_out"][:_PIECES], start=1)},
+        },
     )
+
+
+def _piece(component: Mapping[str, Any]) -> str:
+    first, last = component["slices"]
+    reason = component.get("reason") or ""
+    where = f"slice {first}" if first == last else f"slices {first} to {last}"
+    text = f"{where}: {component['volume_mm3']:.0f} mm³, up to {component['peak_hu']:.0f} HU"
+    return f"{text}; {reason}" if reason else text
 
 
 def _shown(settings: CorrectionSettings) -> dict[str, Any]:

@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ctmar.database import read_images
 from ctmar.evaluation import images_of
 from ctmar.files import replacing
 from ctmar.methods import Restorer
-from ctmar.report.pictures import SOFT_TISSUE, Window, difference, tile_sheet, windowed
+from ctmar.report.pictures import SOFT_TISSUE, SlicePreview, Window, difference, tile_sheet, windowed
 from ctmar.report.tables import LABELS
 from ctmar.statistics import worst_cases
 
@@ -27,11 +28,22 @@ _LABEL_PX = 210
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """A case to show: what to write beside it, and its images in HU, (rows, cols), by what to write above them."""
+    """A case to show: what to write beside it, and its images in HU, (rows, cols), by what to write above them.
+
+    The first is the uncorrected one, the last that of the method.
+    """
 
     label: str
     images_hu: Mapping[str, NDArray[np.floating]]
     reference_hu: NDArray[np.floating]
+    name: str = ""
+    metal: NDArray[np.bool_] | None = None
+
+    def preview(self) -> SlicePreview:
+        """For a report."""
+        before, *_, after = self.images_hu.values()
+        first, *rest = self.label.splitlines()
+        return SlicePreview(first, before, after, self.reference_hu, self.metal, ", ".join(rest))
 
 
 def failure_gallery(
@@ -45,8 +57,8 @@ def failure_gallery(
     count: int = WORST,
     restorer: Restorer | None = None,
     device: str = "auto",
-) -> list[str]:
-    """Write a PNG of the cases with the largest error of a method; returns their names, the worst first.
+) -> list[Failure]:
+    """Write a PNG of the cases with the largest error of a method; returns them, the worst first.
 
     Columns: uncorrected, LI, the method, the reference, the method's error from -200 to 200 HU.
 
@@ -81,9 +93,11 @@ def failure_gallery(
             f"{place}.  {row['case']}\n{row.get('implant') or 'implant unknown'}\n{row.get('material') or ''}\n"
             f"{row.get('metal_mm2', 0):.0f} sq. mm of metal\n{metric} {row[metric]:.1f}"
         )
-        failures.append(Failure(label, {LABELS.get(name, name): images[name] for name in shown}, reference_hu))
+        named = {LABELS.get(name, name): images[name] for name in shown}
+        *_, metal = read_images(file, folder="image", names=())
+        failures.append(Failure(label, named, reference_hu, str(row["case"]), metal))
     gallery_sheet(failures, out)
-    return [str(row["case"]) for row in worst]
+    return failures
 
 
 def gallery_sheet(failures: Sequence[Failure], path: Path, *, window: Window = SOFT_TISSUE) -> None:

@@ -1,23 +1,25 @@
 """One self-contained HTML page for a corrected series, an evaluation or a demo.
 
-The page needs no network (its content security policy forbids any), holds its pictures as lossy 8-bit
-previews and everything else as text. Nothing of the patient goes in unless a caller puts it into a label.
+The page needs no network (its content security policy forbids any) and holds its pictures as HU in steps
+(`ctmar.report.encoding`), so that any window can be chosen. Nothing of the patient goes in unless a caller puts it into
+a label.
 """
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ctmar import __version__
 from ctmar.metrics import METRICS, summarise
-from ctmar.report.pictures import WINDOWS, SlicePreview, difference, outline_png, picture_webp, windowed
+from ctmar.report.encoding import LEVELS, LOWEST_HU, STEP_HU, EncodedSlice, encode
+from ctmar.report.pictures import WINDOWS, SlicePreview
+from ctmar.results import FAILED, UNREADABLE, SliceResult
 
 COLUMNS = {
     "rmse_hu": ("RMSE, whole image", "HU", 1),
@@ -44,8 +46,15 @@ METHODS = {
 }
 
 
-EncodedSlice = Mapping[str, Any]
-"""A preview that is compressed already, see `encode`."""
+PAIRS = {
+    "before after": "Before | After",
+    "after reference": "After | Reference",
+    "prior after": "Prior | After",
+    "before difference": "Before | Difference",
+}
+"""What may be compared; with an image that no slice has, it is left out."""
+
+_PLOT_WIDTH, _PLOT_HEIGHT = 800, 130
 
 
 def render_report(
@@ -57,6 +66,8 @@ def render_report(
     settings: Mapping[str, Any],
     model_card: Mapping[str, Any] | None,
     warnings: Sequence[str],
+    by_slice: Sequence[SliceResult] = (),
+    metal: Mapping[str, Any] = MappingProxyType({}),
 ) -> None:
     """Write the report.
 
@@ -68,10 +79,12 @@ def render_report(
         As in `metrics.json`. Further columns that every row has and `COLUMNS` knows are shown too. None or
         empty: no table.
     slices : previews in the order in which they are to be paged through
-        Taken one at a time, so a generator keeps memory small, as does `encode` beforehand. A slice adds 0.1 to
-        0.3 MB. The page opens at the slice with most metal.
-    settings, model_card : names and values, shown as tables; a mapping in them is shown as ``outer.inner``
+        Taken one at a time, so a generator keeps memory small, as does `encode` beforehand. A slice without metal adds
+        0.1 MB, one with metal 0.2 to 0.4 MB. The page opens at the slice with most metal.
+    settings, model_card, metal : names and values, shown as tables; a mapping in them is shown as ``outer.inner``
     warnings : sentences, shown on top
+    by_slice : what became of every slice of a series, plotted and as a table; `slices` whose label is
+        ``slice NUMBER`` are those of that number
 
     Raises
     ------
@@ -86,6 +99,8 @@ def render_report(
         lstrip_blocks=True,
     )
     encoded = [encode(one) if isinstance(one, SlicePreview) else one for one in slices]
+    pictures = {name for one in encoded for name in one["pictures"]}
+    available = pictures | {"difference"}
     page = environment.get_template("page.html").stream(
         title=title,
         version=__version__,
@@ -94,8 +109,15 @@ def render_report(
         slices=encoded,
         first_slice=max(range(len(encoded)), key=lambda k: encoded[k]["metal_pixels"], default=0),
         windows=WINDOWS,
+        pairs=[(value, label) for value, label in PAIRS.items() if available.issuperset(value.split())],
+        has_outline="outline" in pictures,
+        has_sinogram="sinogram" in pictures,
+        scale={"step": STEP_HU, "lowest": LOWEST_HU, "levels": LEVELS},
+        plot=_plot(by_slice, [one["label"] for one in encoded]) if by_slice else None,
+        by_slice=[_slice_row(one) for one in by_slice],
         settings=_flatten(settings),
         model_card=_flatten(model_card or {}),
+        metal=_flatten(metal),
     )
     target = Path(path)
     partial = target.with_name(target.name + ".part")
@@ -103,29 +125,54 @@ def render_report(
     partial.replace(target)
 
 
-def encode(preview: SlicePreview) -> EncodedSlice:
-    """A slice as the page's script wants it: pictures by name, each a data URL, or one for each window."""
-    images = {"before": preview.before_hu, "after": preview.after_hu, "reference": preview.reference_hu}
-    pictures: dict[str, Any] = {
-        name: {window.name: _data_url(picture_webp(windowed(image, window)), "webp") for window in WINDOWS}
-        for name, image in images.items()
-        if image is not None
-    }
-    pictures["difference"] = _data_url(picture_webp(difference(preview.before_hu, preview.after_hu)), "webp")
-    if preview.metal is not None and preview.metal.any():
-        pictures["outline"] = _data_url(outline_png(preview.metal), "png")
-    rows, cols = preview.before_hu.shape
+def _slice_row(one: SliceResult) -> dict[str, Any]:
+    change, most = (one.measures.get(name) for name in ("mean_change_hu", "largest_change_hu"))
+    numbers = (
+        (float(one.number), 0),
+        (one.instance_number, 0),
+        (one.along_normal_mm, 1),
+        (one.metal_mm2 or None, 0),
+        (change, 1),
+        (most, 0),
+    )
+    texts = [one.status, one.message, *one.warnings]
     return {
-        "label": preview.label,
-        "notes": preview.notes,
-        "aspect": cols / rows,
-        "metal_pixels": 0 if preview.metal is None else int(np.count_nonzero(preview.metal)),
-        "pictures": pictures,
+        "numbers": ["–" if value is None else _number(value, decimals) for value, decimals in numbers],
+        "status": "; ".join(text for text in texts if text),
     }
 
 
-def _data_url(data: bytes, kind: str) -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
+def _plot(results: Sequence[SliceResult], labels: Sequence[str]) -> dict[str, Any]:
+    """Bars of the metal's area and a line of the mean change, in the coordinates of the drawing."""
+    most_mm2 = max((one.metal_mm2 for one in results), default=0.0) or 1.0
+    changes = [one.measures.get("mean_change_hu", 0.0) for one in results]
+    most_hu = max(changes, default=0.0) or 1.0
+    width, height = _PLOT_WIDTH / len(results), _PLOT_HEIGHT
+    shown = {label: place for place, label in enumerate(labels)}
+    bars, points = [], []
+    for place, (one, change) in enumerate(zip(results, changes, strict=True)):
+        failed = one.status in (FAILED, UNREADABLE)
+        tall = height if failed else height * one.metal_mm2 / most_mm2
+        bars.append(
+            {
+                "x": round(place * width, 2),
+                "y": round(height - tall, 2),
+                "width": round(width, 2),
+                "height": round(tall, 2),
+                "failed": failed,
+                "number": one.number,
+                "slice": shown.get(f"slice {one.number}"),
+            }
+        )
+        points.append(f"{(place + 0.5) * width:.1f} {height - height * change / most_hu:.1f}")
+    return {
+        "bars": bars,
+        "line": "M" + " L".join(points),
+        "width": _PLOT_WIDTH,
+        "height": _PLOT_HEIGHT,
+        "most_mm2": _number(most_mm2, 0),
+        "most_hu": _number(most_hu, 1),
+    }
 
 
 def _tables(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -137,7 +184,6 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     shared = set.intersection(*(set(row) for row in results))
     metrics = [name for name in COLUMNS if name in shared or name in METRICS]
     means = summarise(results, metrics=metrics)
-    scale = max((row["rmse_body_hu"] for row in means if row["rmse_body_hu"] > 0), default=1.0)
 
     def cells(row: Mapping[str, Any]) -> list[str]:
         return [_number(row[name], COLUMNS[name][2]) for name in metrics]
@@ -153,7 +199,6 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                     {
                         "method": METHODS.get(row["method"], row["method"]),
                         "cells": cells(row),
-                        "bar": np.nan_to_num(100 * row["rmse_body_hu"] / scale),
                         "n": row["n"],
                     }
                     for row in means

@@ -36,12 +36,13 @@ class Window:
 SOFT_TISSUE = Window("soft", "Soft tissue", 40, 400)
 BONE = Window("bone", "Bone", 400, 1800)
 LUNG = Window("lung", "Lung", -600, 1500)
-WINDOWS = (SOFT_TISSUE, BONE, LUNG)
+BRAIN = Window("brain", "Brain", 40, 80)
+WINDOWS = (SOFT_TISSUE, BONE, LUNG, BRAIN)
 
 
 @dataclass(frozen=True)
 class SlicePreview:
-    """One slice to show. Images are (rows, cols) arrays in HU, all of one shape.
+    """One slice to show. Images are (rows, cols) arrays in HU, all of one shape; sinogram and trace (views, bins).
 
     `label` and `notes` are shown to whoever opens the report: no patient data.
     """
@@ -52,9 +53,12 @@ class SlicePreview:
     reference_hu: NDArray[np.floating] | None = None
     metal: NDArray[np.bool_] | None = None
     notes: str = ""
+    prior_hu: NDArray[np.floating] | None = None
+    sinogram: NDArray[np.floating] | None = None
+    trace: NDArray[np.bool_] | None = None
 
     def __post_init__(self) -> None:
-        for image in (self.after_hu, self.reference_hu, self.metal):
+        for image in (self.after_hu, self.reference_hu, self.metal, self.prior_hu):
             if image is not None and image.shape != self.before_hu.shape:
                 raise ValueError(f"a preview's images differ in shape: {self.before_hu.shape}, {image.shape}")
 

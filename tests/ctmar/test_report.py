@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from ctmar.report import SlicePreview, Window, before_after_sheet, picture_png, render_report
+from ctmar.report.encoding import encode, levels
 from ctmar.report.pictures import BONE, SOFT_TISSUE, difference, outline_png, picture_webp, windowed
+from ctmar.results import SliceResult
 
 
 def decoded(data):
@@ -165,19 +167,70 @@ def test_report_shows_clinical_columns_when_every_row_has_them(tmp_path):
     assert "LI|46.0|23.0|0.500|12.3|–|2" in joined
 
 
-def test_report_embeds_each_slice_in_every_window(tmp_path):
+def levels_of(url):
+    kind, data = url.split(",")
+    assert kind == "data:image/webp;base64"
+    colours = decoded(base64.b64decode(data)).astype(int)
+    return colours[..., 0] + 256 * colours[..., 1]
+
+
+def test_report_embeds_the_hu_of_each_slice(tmp_path):
     slices = (preview(f"Slice {k}", reference=k == 2, metal=k == 1, notes="n") for k in range(3))
     text, page = write(tmp_path, slices=slices)
     assert [entry["label"] for entry in page.slices] == ["Slice 0", "Slice 1", "Slice 2"]
     names = [set(entry["pictures"]) for entry in page.slices]
-    always = {"before", "after", "difference"}
+    always = {"before", "after"}
     assert names == [always, always | {"outline"}, always | {"reference"}]
-    assert set(page.slices[0]["pictures"]["before"]) == {"soft", "bone", "lung"}
-    kind, data = page.slices[0]["pictures"]["after"]["soft"].split(",")
-    assert kind == "data:image/webp;base64"
-    assert decoded(base64.b64decode(data))[40, 40, 0] == pytest.approx(64, abs=3)
+    pictures = page.slices[0]["pictures"]
+    before, change = levels_of(pictures["before"]), levels_of(pictures["after"]) - 1024
+    assert before[40, 40] * 4 - 1024 == 40
+    assert before[15, 15] * 4 - 1024 == 1000
+    assert np.unique(change * 4).tolist() == [-100]
     # opens at the slice with metal
     assert re.search(r'id="slice" min="0" max="2" step="1"\s+value="1"', text)
+
+
+def test_levels_keep_hu_to_two_and_average_larger_images():
+    hu = np.random.default_rng(0).uniform(-1023, 3060, (20, 30))
+    np.testing.assert_allclose(levels(hu) * 4.0 - 1024, hu, atol=2)
+    assert levels(np.array([[np.nan, -3000.0, 5000.0]])).tolist() == [[0, 0, 1023]]
+    large = np.kron(hu, np.ones((2, 2)))
+    np.testing.assert_array_equal(levels(large, 2), levels(hu))
+
+
+def test_a_slice_that_did_not_change_holds_one_picture():
+    image = np.zeros((8, 8))
+    assert encode(SlicePreview("a", image, image))["pictures"]["after"] is None
+
+
+def test_slices_are_plotted_and_listed(tmp_path):
+    results = [
+        SliceResult(1, "no metal", along_normal_mm=2.5),
+        SliceResult(2, "corrected", metal_mm2=50.0, measures={"mean_change_hu": 8.0, "largest_change_hu": 500.0}),
+        SliceResult(3, "failed", metal_mm2=25.0, message="it went wrong", warnings=("odd",)),
+    ]
+    path = tmp_path / "report.html"
+    render_report(
+        path,
+        title="x",
+        results=None,
+        slices=[preview("slice 2")],
+        settings={},
+        model_card=None,
+        warnings=[],
+        by_slice=results,
+        metal={"pieces": 1},
+    )
+    text = path.read_text()
+    joined = "|".join(cell for cell in Page(text).cells if cell)
+    assert "1|–|2.5|–|–|–|no metal" in joined
+    assert "2|–|–|50|8.0|500|corrected" in joined
+    assert "3|–|–|25|–|–|failed; it went wrong; odd" in joined
+    assert "pieces|1" in joined
+    assert text.count('class="area"') == 2
+    assert text.count('class="failed"') == 1
+    # only the second slice has pictures, the first of the page
+    assert re.findall(r'data-slice="(\d+)"', text) == ["0"]
 
 
 def test_report_without_slices_or_results_has_no_empty_sections(tmp_path):
@@ -203,7 +256,7 @@ def test_report_is_escaped_and_loads_nothing(tmp_path):
     assert page.links == []
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(", text)
     assert page.slices[0]["label"] == evil
-    assert page.tags.count("script") == 3
+    assert page.tags.count("script") == 4
     assert "default-src 'none'" in text
 
 
