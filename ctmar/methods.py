@@ -22,12 +22,13 @@ from ctmar.nmar import nmar_prior, normalized_interpolation
 from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
 from ctmar.segmentation import dilate, metal_path_mm, metal_trace
+from ctmar.total_variation import WEIGHTS_HU, tv_prior
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL, STORED_HU
 from data_sim.units import hu_to_mu, mu_to_hu
 
-METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn", "cnn-mar")
-"""In the order of the paper's tables."""
+METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "tv", "cnn", "cnn-mar")
+"""In the order of the paper's tables, with our own before the networks."""
 
 DEFAULT_METHOD = "cnn-mar"
 
@@ -97,6 +98,7 @@ class Correction:
         self.window = window
         self.certain = certain
         self.reprojected = reprojected
+        self._tv_prior: Stack | None = None
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -185,8 +187,7 @@ class Correction:
 
         With the reference image as prior this is the limit that no method can pass.
         """
-        sinogram = self._prior_sinogram(hu_to_mu(prior_hu, self.mu_water_per_mm))
-        replaced = replace_trace(self.sinogram, sinogram, self.trace, normalized=normalized)
+        replaced = self._replaced(prior_hu, normalized=normalized)
         return insert_metal(self.reconstruct(replaced), self.uncorrected_hu, self.metal)
 
     def reconstruct(self, corrected_sinogram: Stack) -> Stack:
@@ -203,6 +204,8 @@ class Correction:
         """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
         if method in _NMAR_SOURCES:
             return mu_to_hu(self._nmar_prior_mu(method), self.mu_water_per_mm)
+        if method == "tv":
+            return self._tv_prior_hu()
         replaces = (self.use.dicom if self.reprojected else self.use.raw) == "replacement"
         return self.prior_hu() if method == "cnn-mar" and replaces else None
 
@@ -213,9 +216,25 @@ class Correction:
             parts = zip(self.sinogram, self.li_sinogram, self.path_mm, strict=True)
             return np.stack([correct_beam_hardening(*part) for part in parts])
         if method == "cnn-mar":
-            prior = hu_to_mu(self.prior_hu(), self.mu_water_per_mm)
-            return replace_trace(self.sinogram, self._prior_sinogram(prior), self.trace)
+            return self._replaced(self.prior_hu())
+        if method == "tv":
+            return self._replaced(self._tv_prior_hu())
         return normalized_interpolation(self.sinogram, self._prior_sinogram(self._nmar_prior_mu(method)), self.trace)
+
+    def _replaced(self, prior_hu: Stack, *, normalized: bool = False) -> Stack:
+        """The sinogram with its trace from a prior image."""
+        sinogram = self._prior_sinogram(hu_to_mu(prior_hu, self.mu_water_per_mm))
+        return replace_trace(self.sinogram, sinogram, self.trace, normalized=normalized)
+
+    def _tv_prior_hu(self) -> Stack:
+        """The prior of the last round, see `ctmar.total_variation`; the first is NMAR2's image, tissue processed."""
+        if self._tv_prior is None:
+            prior = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
+            for weight_hu in WEIGHTS_HU:
+                images = zip(self.reconstruct(self._replaced(prior)), self.metal, strict=True)
+                prior = np.stack([tv_prior(i, m, weight_hu=weight_hu) for i, m in images])
+            self._tv_prior = prior
+        return self._tv_prior
 
     def _nmar_prior_mu(self, method: str) -> Stack:
         source = hu_to_mu(self.image(_NMAR_SOURCES[method]), self.mu_water_per_mm)

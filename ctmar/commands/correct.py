@@ -21,7 +21,7 @@ def correct(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the corrected series; or the .nii.gz or case file to write.")],
     method: Annotated[
-        str | None, typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, cnn or cnn-mar [cnn-mar].")
+        str | None, typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, tv, cnn or cnn-mar [cnn-mar].")
     ] = None,
     model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
     preset: Annotated[

@@ -41,6 +41,7 @@ METHODS = {
     "li": "LI",
     "nmar1": "NMAR1",
     "nmar2": "NMAR2",
+    "tv": "TV",
     "cnn": "CNN image",
     "cnn-mar": "CNN-MAR",
 }

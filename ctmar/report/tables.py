@@ -13,8 +13,8 @@ from ctmar.statistics import GROUPS, group_means
 Row = Mapping[str, Any]
 
 LABELS = {
-    "uncorrected": "Uncorrected", "bhc": "BHC", "li": "LI", "nmar1": "NMAR1", "nmar2": "NMAR2", "cnn": "CNN",
-    "cnn-mar": "CNN-MAR", "limit": "limit",
+    "uncorrected": "Uncorrected", "bhc": "BHC", "li": "LI", "nmar1": "NMAR1", "nmar2": "NMAR2", "tv": "TV",
+    "cnn": "CNN", "cnn-mar": "CNN-MAR", "limit": "limit",
 }  # fmt: skip
 
 

@@ -25,6 +25,7 @@ GEOMETRIES = (
 )
 PELVIS = Ellipse(1050, 0, 0, 160, 110)
 CLASSICAL = ("uncorrected", "bhc", "li", "nmar1", "nmar2")
+ITERATED = "tv"
 
 
 class Hip:
@@ -193,6 +194,40 @@ def test_a_stack_gives_what_its_slices_give(hip):
         np.testing.assert_allclose(together[:1], alone.image(name), atol=0.05)
         np.testing.assert_array_equal(together[1:2], s.reference_hu)
         np.testing.assert_allclose(together[2:], hip.raw(metal=other).image(name), atol=0.05)
+
+
+# --- total variation -------------------------------------------------------------------------------
+
+
+def test_total_variation_improves_on_nmar2_and_not_beyond_the_limit(any_hip):
+    correction = any_hip.raw()
+    error = any_hip.rmse_hu(correction.image(ITERATED))
+    limit = any_hip.rmse_hu(any_hip.raw().replace_with_prior(any_hip.scan.reference_hu))
+    assert limit < error < any_hip.rmse_hu(correction.image("nmar2"))
+
+
+def test_total_variation_starts_from_the_slice_itself_in_any_stack(hip):
+    s = hip.scan
+    twice = Correction(
+        np.repeat(s.sinogram_metal, 2, axis=0),
+        np.repeat(s.uncorrected_hu, 2, axis=0),
+        np.repeat(s.metal, 2, axis=0),
+        hip.projector,
+        mu_water_per_mm=MU_WATER_PER_MM,
+    ).image(ITERATED)
+    np.testing.assert_allclose(twice[1], hip.raw().image(ITERATED)[0], atol=0.05)
+    np.testing.assert_array_equal(twice[0][s.metal[0]], s.uncorrected_hu[0][s.metal[0]])
+
+
+def test_what_fills_the_trace_is_told(hip):
+    correction = hip.raw(restorer=Oracle(hip.scan.reference_hu))
+    for method in ("nmar1", "nmar2", ITERATED, "cnn-mar"):
+        prior = correction.prior_of(method)
+        assert prior.shape == hip.scan.metal.shape
+        assert np.abs(prior[hip.scan.metal]).max() < 1000  # no metal in it
+    assert correction.prior_of("li") is correction.prior_of("cnn") is correction.prior_of("bhc") is None
+    correction.restorer.use = UseSettings(raw="image")
+    assert hip.raw(restorer=correction.restorer).prior_of("cnn-mar") is None
 
 
 # --- networks -------------------------------------------------------------------------------------
