@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
@@ -23,6 +24,7 @@ from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
 from ctmar.segmentation import dilate, metal_path_mm, metal_trace
 from ctmar.total_variation import WEIGHTS_HU, tv_prior
+from data_sim.kernels import thread_count
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL, STORED_HU
 from data_sim.units import hu_to_mu, mu_to_hu
@@ -230,9 +232,10 @@ class Correction:
         """The prior of the last round, see `ctmar.total_variation`; the first is NMAR2's image, tissue processed."""
         if self._tv_prior is None:
             prior = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
-            for weight_hu in WEIGHTS_HU:
-                images = zip(self.reconstruct(self._replaced(prior)), self.metal, strict=True)
-                prior = np.stack([tv_prior(i, m, weight_hu=weight_hu) for i, m in images])
+            with ThreadPoolExecutor(thread_count()) as pool:
+                for weight_hu in WEIGHTS_HU:
+                    smooth = partial(tv_prior, weight_hu=weight_hu)
+                    prior = np.stack(list(pool.map(smooth, self.reconstruct(self._replaced(prior)), self.metal)))
             self._tv_prior = prior
         return self._tv_prior
 
