@@ -32,8 +32,8 @@ MAX_IMAGE_SIDE = 4096
 MAX_SINOGRAM_SIDE = 16_384
 MAX_SINOGRAM_SAMPLES = 2**26
 MAX_IMAGES = 64
-MOST_MM = 1e6
-"""Of any length in a geometry: far beyond it, kernels that turn places into numbers of pixels overflow."""
+LEAST_MM, MOST_MM = 1e-9, 1e6
+"""Of any length in a geometry: far beyond, kernels that turn places into numbers of pixels overflow."""
 MU_WATER_RANGE_PER_MM = (0.01, 0.05)
 """Water between 200 and 30 keV; 1/cm given for mm^-1 lies outside."""
 
@@ -284,8 +284,9 @@ def _info(file: h5py.File) -> CaseInfo:
     views, bins = geometry.shape
     if max(views, bins) > MAX_SINOGRAM_SIDE or views * bins > MAX_SINOGRAM_SAMPLES:
         raise _Unusable(f"has a sinogram of {views} x {bins}, more than is supported")
-    if not all(abs(value) <= MOST_MM for value in (*asdict(geometry).values(), *asdict(grid).values())):
-        raise _Unusable(f"has a geometry with values beyond {MOST_MM:g} mm")
+    sizes = [abs(value) for value in (*asdict(geometry).values(), *asdict(grid).values()) if value]
+    if not LEAST_MM <= min(sizes) <= max(sizes) <= MOST_MM:
+        raise _Unusable(f"has a geometry with values beyond {LEAST_MM:g} to {MOST_MM:g} mm")
     if max(grid.shape) > MAX_IMAGE_SIDE:
         raise _Unusable(f"has images of {grid.rows} x {grid.cols}, more than {MAX_IMAGE_SIDE} a side")
     seed = _number(file, "seed")

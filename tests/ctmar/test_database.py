@@ -172,6 +172,7 @@ def test_damaged_compressed_data(file):
         ),
         ("geometry", '{"type": "parallel", "views": 5, "bins": 6, "bin_pitch_mm": 2, "arc_rad": 3}', "shape"),
         ("image_grid", '{"rows": 48, "cols": 48, "pixel_mm": 1e308}', "beyond"),
+        ("image_grid", '{"rows": 48, "cols": 48, "pixel_mm": 1e-200}', "beyond"),
         ("image_grid", '{"rows": 100000, "cols": 5, "pixel_mm": 1}', "more than"),
         ("image_grid", '{"rows": 5, "cols": 5}', "image_grid"),
         ("image_grid", '{"rows": 5, "cols": 5, "pixel_mm": 0}', "image_grid"),

@@ -86,7 +86,7 @@ def test_an_absurd_geometry(tmp_path):
     write_foreign_case(tmp_path / "case.h5")
     with h5py.File(tmp_path / "case.h5", "r+") as file:
         file.attrs["geometry"] = json.dumps({**json.loads(file.attrs["geometry"]), "bin_pitch_mm": 1e200})
-    with pytest.raises(UnsupportedInputError, match="cannot be reconstructed"):
+    with pytest.raises(UnsupportedInputError, match="a geometry with values beyond"):
         prepare(read_case(tmp_path / "case.h5"), LI)
 
 

@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def run_team(size, database, out, *, resume=False, stop_at=0):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    values = json.dumps({k: v for k, v in vars(SETTINGS).items() if v is not None and k != "augmentation"})
+    values = json.dumps({k: v for k, v in asdict(SETTINGS).items() if v is not None})
     command = [sys.executable, "-c", WORKER, str(database), str(out), values, "resume" if resume else "new"]
     shared = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "STOP_AT": stop_at}
     processes = []
