@@ -227,13 +227,14 @@ def path_images(
     known = known_images(cases, path)
     correction = correction_of_cases(cases, path, known, restorer, projector)
     images = {name: stack for name, stack in known.items() if name not in METHODS or path == "raw"}
+    computed = correction.images(methods)  # first: what variants share with them is then there
     varied = {
         f"{method}@{name}": stack
         for name, variant in variants.items()
         for method, stack in correction.using(variant.restorer, variant.use).images(variant.methods).items()
     }
     reference_hu = np.stack([case.images["reference"] for case in cases])
-    return {**correction.images(methods), **varied, **images, LIMIT: correction.replace_with_prior(reference_hu)}
+    return {**computed, **varied, **images, LIMIT: correction.replace_with_prior(reference_hu)}
 
 
 def correction_of_cases(

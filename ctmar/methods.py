@@ -100,7 +100,7 @@ class Correction:
         self.window = window
         self.certain = certain
         self.reprojected = reprojected
-        self._tv_prior: Stack | None = None
+        self._priors_mu: dict[str, Stack] = {}
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -142,7 +142,9 @@ class Correction:
         other = copy.copy(self)
         other.restorer = restorer
         other.use = use or restorer.use
-        other._images = {name: image for name, image in self._images.items() if name not in NEEDS_NETWORK}
+        for name in ("_images", "_priors_mu"):
+            kept = {method: stack for method, stack in vars(self)[name].items() if method not in NEEDS_NETWORK}
+            setattr(other, name, kept)
         return other
 
     @cached_property
@@ -177,7 +179,7 @@ class Correction:
         if method not in self._images:
             if method == "cnn":
                 image = self._network_image()
-            elif method == "cnn-mar" and (self.use.dicom if self.reprojected else self.use.raw) == "image":
+            elif method == "cnn-mar" and not self._replaces:
                 image = self.image("cnn")
             else:
                 image = self.reconstruct(self._corrected_sinogram(method))
@@ -204,12 +206,13 @@ class Correction:
 
     def prior_of(self, method: str) -> Stack | None:
         """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
-        if method in _NMAR_SOURCES:
-            return mu_to_hu(self._nmar_prior_mu(method), self.mu_water_per_mm)
-        if method == "tv":
-            return self._tv_prior_hu()
-        replaces = (self.use.dicom if self.reprojected else self.use.raw) == "replacement"
-        return self.prior_hu() if method == "cnn-mar" and replaces else None
+        has = method in (*_NMAR_SOURCES, "tv") or (method == "cnn-mar" and self._replaces)
+        return mu_to_hu(self._prior_mu(method), self.mu_water_per_mm) if has else None
+
+    @property
+    def _replaces(self) -> bool:
+        """Whether `cnn-mar` replaces the trace; otherwise the network's image is its result."""
+        return (self.use.dicom if self.reprojected else self.use.raw) == "replacement"
 
     def _corrected_sinogram(self, method: str) -> Stack:
         if method == "li":
@@ -217,11 +220,20 @@ class Correction:
         if method == "bhc":
             parts = zip(self.sinogram, self.li_sinogram, self.path_mm, strict=True)
             return np.stack([correct_beam_hardening(*part) for part in parts])
-        if method == "cnn-mar":
-            return self._replaced(self.prior_hu())
-        if method == "tv":
-            return self._replaced(self._tv_prior_hu())
-        return normalized_interpolation(self.sinogram, self._prior_sinogram(self._nmar_prior_mu(method)), self.trace)
+        prior_sinogram = self._prior_sinogram(self._prior_mu(method))
+        fill = normalized_interpolation if method in _NMAR_SOURCES else replace_trace
+        return fill(self.sinogram, prior_sinogram, self.trace)
+
+    def _prior_mu(self, method: str) -> Stack:
+        """The prior of a method that has one, computed once."""
+        if method not in self._priors_mu:
+            if method in _NMAR_SOURCES:
+                prior = self._nmar_prior_mu(method)
+            else:
+                prior_hu = self._tv_prior_hu() if method == "tv" else self.prior_hu()
+                prior = hu_to_mu(prior_hu, self.mu_water_per_mm)
+            self._priors_mu[method] = prior
+        return self._priors_mu[method]
 
     def _replaced(self, prior_hu: Stack, *, normalized: bool = False) -> Stack:
         """The sinogram with its trace from a prior image."""
@@ -230,14 +242,12 @@ class Correction:
 
     def _tv_prior_hu(self) -> Stack:
         """The prior of the last round, see `ctmar.total_variation`; the first is NMAR2's image, tissue processed."""
-        if self._tv_prior is None:
-            prior = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
-            with ThreadPoolExecutor(thread_count()) as pool:
-                for weight_hu in WEIGHTS_HU:
-                    smooth = partial(tv_prior, weight_hu=weight_hu)
-                    prior = np.stack(list(pool.map(smooth, self.reconstruct(self._replaced(prior)), self.metal)))
-            self._tv_prior = prior
-        return self._tv_prior
+        prior = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
+        with ThreadPoolExecutor(thread_count()) as pool:
+            for weight_hu in WEIGHTS_HU:
+                smooth = partial(tv_prior, weight_hu=weight_hu)
+                prior = np.stack(list(pool.map(smooth, self.reconstruct(self._replaced(prior)), self.metal)))
+        return prior
 
     def _nmar_prior_mu(self, method: str) -> Stack:
         source = hu_to_mu(self.image(_NMAR_SOURCES[method]), self.mu_water_per_mm)

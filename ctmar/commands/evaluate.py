@@ -42,14 +42,14 @@ def evaluate(
     from ctmar.report import render_report
     from ctmar.report.gallery import failure_gallery
     from ctmar.report.tables import write_tables
-    from ctmar.restorer import NetworkRestorer
+    from ctmar.restorer import DEFAULT_MODEL, NetworkRestorer
     from ctmar.statistics import write_statistics
 
     check_device(device)
     keep_source(source, out)
     refuse_existing(out, overwrite=overwrite)
     models = {}
-    for name in model or ["default"]:
+    for name in model or [DEFAULT_MODEL]:
         one = NetworkRestorer(name, device=device)
         if one.card.name in models:
             raise UsageError(

@@ -148,6 +148,9 @@ class _Run:
         self._patches, self._checks, self._split = patches, checks, split
         self._loaders = Loader(patches, team.device), Loader(checks, team.device)
         network, self._evaluated = self._network(), self._network()
+        if settings.init:
+            network.load_state_dict(_weights_of(settings))
+        self._after = read_card(model_path(settings.after)) if settings.after else None
         self._stepper = Stepper(network, settings, team)
         self._identity = identity_of(settings, (patches.digest, checks.digest))
         self._state = State()
@@ -197,8 +200,6 @@ class _Run:
     def _network(self) -> nn.Module:
         network = build(self._settings.arch, CHANNELS[self._settings.channels])
         network.initialise(self._settings.seed)
-        if self._settings.init:
-            network.load_state_dict(_weights_of(self._settings))
         # Convolutions of 32 features are faster with the channels last, on CPUs and on tensor cores.
         return network.to(self._team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -267,8 +268,8 @@ class _Run:
             channels=CHANNELS[settings.channels],
             path=settings.path,
             use=settings.use,
-            after=model_path(settings.after).stem if settings.after else "",
-            after_sha256=read_card(model_path(settings.after)).sha256 if settings.after else "",
+            after=model_path(settings.after).stem if self._after else "",
+            after_sha256=self._after.sha256 if self._after else "",
             settings=asdict(settings),
             data=_provenance(split, self._patches, self._checks, settings) if split else {},
             metrics=metrics,

@@ -19,6 +19,7 @@ from ctmar import __version__
 from ctmar.metrics import METRICS, summarise
 from ctmar.report.encoding import LEVELS, LOWEST_HU, STEP_HU, EncodedSlice, encode
 from ctmar.report.pictures import WINDOWS, SlicePreview
+from ctmar.report.tables import LABELS
 from ctmar.results import FAILED, UNREADABLE, SliceResult
 
 COLUMNS = {
@@ -35,17 +36,8 @@ PATHS = {
     "dicom": "From images alone (image reprojected, then corrected)",
 }
 
-METHODS = {
-    "uncorrected": "Uncorrected",
-    "bhc": "BHC",
-    "li": "LI",
-    "nmar1": "NMAR1",
-    "nmar2": "NMAR2",
-    "tv": "TV",
-    "cnn": "CNN image",
-    "cnn-mar": "CNN-MAR",
-}
-
+METHODS = LABELS | {"cnn": "CNN image"}
+"""Labels of methods, as in the tables, where an image is one among several."""
 
 PAIRS = {
     "before after": "Before | After",
@@ -54,6 +46,10 @@ PAIRS = {
     "before difference": "Before | Difference",
 }
 """What may be compared; with an image that no slice has, it is left out."""
+
+_SLICE_NUMBERS = (
+    "Slice", "Image number", "Position (mm)", "Metal (mm²)", "Mean change (HU)", "Largest change (HU)",
+)  # fmt: skip
 
 _PLOT_WIDTH, _PLOT_HEIGHT = 800, 130
 
@@ -115,6 +111,7 @@ def render_report(
         has_sinogram="sinogram" in pictures,
         scale={"step": STEP_HU, "lowest": LOWEST_HU, "levels": LEVELS},
         plot=_plot(by_slice, [one["label"] for one in encoded]) if by_slice else None,
+        slice_headings=[*((name, True) for name in _SLICE_NUMBERS), ("What became of it", False)],
         by_slice=[_slice_row(one) for one in by_slice],
         settings=_flatten(settings),
         model_card=_flatten(model_card or {}),
@@ -126,7 +123,7 @@ def render_report(
     partial.replace(target)
 
 
-def _slice_row(one: SliceResult) -> dict[str, Any]:
+def _slice_row(one: SliceResult) -> list[str]:
     change, most = (one.measures.get(name) for name in ("mean_change_hu", "largest_change_hu"))
     numbers = (
         (float(one.number), 0),
@@ -137,10 +134,8 @@ def _slice_row(one: SliceResult) -> dict[str, Any]:
         (most, 0),
     )
     texts = [one.status, one.message, *one.warnings]
-    return {
-        "numbers": ["–" if value is None else _number(value, decimals) for value, decimals in numbers],
-        "status": "; ".join(text for text in texts if text),
-    }
+    cells = ["–" if value is None else _number(value, decimals) for value, decimals in numbers]
+    return [*cells, "; ".join(text for text in texts if text)]
 
 
 def _plot(results: Sequence[SliceResult], labels: Sequence[str]) -> dict[str, Any]:
@@ -186,8 +181,13 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     metrics = [name for name in COLUMNS if name in shared or name in METRICS]
     means = summarise(results, metrics=metrics)
 
+    numbers = [(f"{name} ({unit})" if unit else name, True) for name, unit, _ in map(COLUMNS.__getitem__, metrics)]
+
     def cells(row: Mapping[str, Any]) -> list[str]:
         return [_number(row[name], COLUMNS[name][2]) for name in metrics]
+
+    def method(row: Mapping[str, Any]) -> str:
+        return METHODS.get(row["method"], str(row["method"]))
 
     tables = []
     for path in dict.fromkeys(row["path"] for row in means):
@@ -195,24 +195,10 @@ def _tables(results: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         tables.append(
             {
                 "heading": PATHS.get(path, path),
-                "columns": [COLUMNS[name][:2] for name in metrics],
-                "means": [
-                    {
-                        "method": METHODS.get(row["method"], row["method"]),
-                        "cells": cells(row),
-                        "n": row["n"],
-                    }
-                    for row in means
-                    if row["path"] == path
-                ],
-                "cases": [
-                    {
-                        "case": row["case"],
-                        "method": METHODS.get(row["method"], row["method"]),
-                        "cells": cells(row),
-                    }
-                    for row in of_path
-                ],
+                "headings": [("Method", False), *numbers, ("Cases", True)],
+                "means": [[method(row), *cells(row), row["n"]] for row in means if row["path"] == path],
+                "case_headings": [("Case", False), ("Method", False), *numbers],
+                "cases": [[row["case"], method(row), *cells(row)] for row in of_path],
                 "n_cases": len({row["case"] for row in of_path}),
                 "has_li": any(row["method"] == "li" for row in of_path),
             }

@@ -90,6 +90,15 @@ def test_an_absurd_geometry(tmp_path):
         prepare(read_case(tmp_path / "case.h5"), LI)
 
 
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")
+def test_a_sinogram_beyond_all_numbers(tmp_path):
+    write_foreign_case(tmp_path / "case.h5")
+    with h5py.File(tmp_path / "case.h5", "r+") as file:
+        file["sinogram/metal"][...] = 3e38
+    with pytest.raises(UnsupportedInputError, match="cannot be reconstructed"):
+        prepare(read_case(tmp_path / "case.h5"), LI)
+
+
 def test_the_threshold_counts(tmp_path):
     write_foreign_case(tmp_path / "case.h5")
     case = prepare(read_case(tmp_path / "case.h5"), replace(LI, metal=DetectionSettings(threshold_hu=9e4)))
