@@ -18,9 +18,6 @@ from data_sim.projection import Projector
 from data_sim.scanner import simulate_slices
 from data_sim.units import MU_WATER_PER_MM
 
-STORED_IMAGES = ("uncorrected", "bhc", "li", "nmar1", "nmar2")
-"""The methods whose images every case holds."""
-
 _BLUR_PX = 3
 
 
@@ -66,9 +63,9 @@ def make_cases(
         metal,
         projector,
         mu_water_per_mm=MU_WATER_PER_MM,
-    ).images(STORED_IMAGES)
+    ).images(settings.images)
     dicom = Correction.of_image(simulated.stored_hu, metal, projector, mu_water_per_mm=MU_WATER_PER_MM).images(
-        STORED_IMAGES
+        settings.images
     )
     for index, case in enumerate(placed):
         reference_hu = simulated.reference_hu[index]

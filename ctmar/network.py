@@ -20,12 +20,12 @@ CHANNELS: Mapping[int, tuple[str, ...]] = MappingProxyType(
         2: ("uncorrected", "li"),
         3: ("uncorrected", "bhc", "li"),
         5: ("uncorrected", "bhc", "li", "nmar1", "nmar2"),
-        6: ("metal", "uncorrected", "bhc", "li", "nmar1", "nmar2"),
-        7: ("metal", "uncorrected", "bhc", "li", "nmar1", "nmar2", "cnn-mar"),
+        6: ("metal", "uncorrected", "bhc", "li", "nmar2", "tv"),
+        7: ("metal", "uncorrected", "bhc", "li", "nmar2", "tv", "cnn-mar"),
     }
 )
-"""Names of the input images for each number of channels: Zhang & Yu 2018, table 3; all of them with the metal;
-and for a network that refines the result of another."""
+"""Names of the input images for each number of channels: Zhang & Yu 2018, table 3; the metal and the best
+of the classical images; and for a network that refines the result of another."""
 
 
 class CnnMar(nn.Module):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from ctmar.case_maker import STORED_IMAGES, write_cases
+from ctmar.case_maker import write_cases
 from ctmar.config import load_toml
 from ctmar.database import read_case, read_info, write_index
 from ctmar.dicom.simulated import write_case_dicom
@@ -244,7 +244,7 @@ def _is_whole(case: PlannedCase, *, out: Path, settings: SimulationSettings) -> 
     except UnsupportedInputError:
         return False
     same = (found.seed, found.implant, found.source) == (settings.seed, case.implant, case.screened.slice.name)
-    return same and min(len(found.images), len(found.dicom_images)) >= len(STORED_IMAGES)
+    return same and set(settings.images) <= set(found.images) & set(found.dicom_images)
 
 
 def _write_index(

@@ -13,6 +13,7 @@ import tomli_w
 from ctmar import __version__
 from ctmar.config import settings_from
 from ctmar.errors import UsageError
+from ctmar.methods import METHODS, NEEDS_NETWORK
 from ctmar.shapes import fingerprints
 from data_sim.acquisition import ScanSettings
 from data_sim.field_of_view import narrowed
@@ -54,6 +55,8 @@ class SimulationSettings:
     fov_mm
         Diameter of a field of view that is smaller than the scanner's, instead of `bins`; see
         `data_sim.field_of_view.narrowed`.
+    images
+        Methods (`ctmar.methods.METHODS`) whose images every case holds on both paths: what networks are to learn from.
     arc_deg
         What parallel views cover, 180 (their default) or 360 degrees; fans always turn once.
     """
@@ -72,6 +75,7 @@ class SimulationSettings:
     bin_offset: float = 0.0
     fov_mm: float | None = None
     arc_deg: Literal[180, 360] | None = None
+    images: tuple[str, ...] = ("uncorrected", "bhc", "li", "nmar1", "nmar2")
 
     def __post_init__(self) -> None:
         if self.cases < 1:
@@ -81,6 +85,7 @@ class SimulationSettings:
         for what, names, known in (
             ("implant", self.implants, (*IMPLANTS, *([OWN] if self.shapes else []))),
             ("material", self.materials, tuple(METALS)),
+            ("image", self.images, tuple(m for m in METHODS if m not in NEEDS_NETWORK)),
         ):
             if not names:
                 raise ValueError(f"at least one {what} is needed: any of {', '.join(known)}")
@@ -90,6 +95,8 @@ class SimulationSettings:
                     hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
                     hint = "it needs --shapes FILE" if name == OWN else hint
                     raise ValueError(f"unknown {what} {name!r}: {hint}")
+        if "uncorrected" not in self.images:
+            raise ValueError("images must include uncorrected")
         if self.bins is not None and self.bins < 2:
             raise ValueError(f"bins must be at least 2, not {self.bins}")
         if self.bins is not None and self.fov_mm is not None:

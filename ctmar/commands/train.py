@@ -14,7 +14,7 @@ def train(
     databases: Annotated[list[Path], typer.Argument(help="Folders made by ctmar simulate.")],
     out: Annotated[Path, typer.Option(help="Weights to write, .safetensors; the card is put beside them.")],
     arch: Annotated[str | None, typer.Option(help="cnn (the paper's) or unet [cnn].")] = None,
-    channels: Annotated[int | None, typer.Option(help="2, 3 or 5 input images; 6: with the metal [3].")] = None,
+    channels: Annotated[int | None, typer.Option(help="2, 3 or 5 input images; 6: with metal and TV [3].")] = None,
     path: Annotated[str | None, typer.Option(help="raw, dicom or both [both].")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the patches [60].")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Patches a step [16].")] = None,

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ctmar import __version__, planning, sources
-from ctmar.case_maker import STORED_IMAGES, write_cases
+from ctmar.case_maker import write_cases
 from ctmar.config import load_toml
 from ctmar.database import list_cases, read_case, read_index
 from ctmar.dicom.simulated import SERIES
@@ -177,8 +177,8 @@ def test_what_is_in_a_case(database):
         case = read_case(path)
         assert case.geometry == FanArc(views=90, bins=230)
         assert case.mu_water_per_mm == MU_WATER_PER_MM
-        assert set(case.images) == {*STORED_IMAGES, "reference"}
-        assert set(case.dicom_images) == set(STORED_IMAGES)
+        assert set(case.images) == {*SETTINGS.images, "reference"}
+        assert set(case.dicom_images) == set(SETTINGS.images)
         # the slice it says it comes from, which the narrow fan of 230 bins sees only the middle of
         _, region, seed, _ = case.source.split("-")
         assert case.grid == GRIDS[region]

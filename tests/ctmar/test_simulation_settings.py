@@ -43,6 +43,8 @@ def test_flags_win():
         ({"sources": ["phantom"], "scan": {"foton": 3.0}}, "there is no setting 'foton'; did you mean photons"),
         ({"sources": ["phantom"], "cases": "many"}, "cases must be of type int"),
         ({"sources": ["phantom"], "implants": ["hipp"]}, r"unknown implant 'hipp': did you mean hip\?"),
+        ({"sources": ["phantom"], "images": ["uncorrected", "nmar"]}, r"unknown image 'nmar': did you mean nmar"),
+        ({"sources": ["phantom"], "images": ["li"]}, "images must include uncorrected"),
         ({"sources": ["phantom"], "geometry": "cone"}, "geometry must be one of arc, flat, parallel"),
     ],
 )
