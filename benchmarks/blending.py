@@ -28,7 +28,8 @@ from ctmar.blending import supported_change
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.detection import detect_in_image
-from ctmar.methods import NEEDS_NETWORK, Correction, Restorer
+from ctmar.method_names import NEEDS_NETWORK
+from ctmar.methods import Correction, Restorer
 from ctmar.metrics import paper_ssim
 from ctmar.restorer import NetworkRestorer
 from ctmar.segmentation import metal_mask

@@ -34,7 +34,8 @@ from ctmar.correction import correct_series
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import ct_dataset, save
-from ctmar.methods import NEEDS_NETWORK, Correction
+from ctmar.method_names import NEEDS_NETWORK
+from ctmar.methods import Correction
 from ctmar.restorer import NetworkRestorer
 from ctmar.segmentation import metal_mask
 from data_sim.acquisition import ScanSettings

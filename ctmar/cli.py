@@ -19,6 +19,7 @@ from ctmar.commands.info import info
 from ctmar.commands.simulate import simulate
 from ctmar.commands.train import train
 from ctmar.errors import CtmarError
+from ctmar.plugins import load_plugins
 
 app = typer.Typer(
     name="ctmar",
@@ -82,10 +83,15 @@ def _is_full(error: OSError) -> bool:
 @app.callback(invoke_without_command=True)
 def _root(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option(help="Python file or module that registers methods or networks of your own. Repeatable."),
+    ] = None,
 ) -> None:
     if version:
         typer.echo(__version__)
         raise typer.Exit
+    load_plugins(plugin or ())
 
 
 for _command in (simulate, train, correct, evaluate, demo, info):

@@ -20,12 +20,11 @@ from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import Found, Series, choose_series, describe, find_series
 from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
 from ctmar.files import building, refuse_existing
-from ctmar.methods import NEEDS_NETWORK
 from ctmar.nifti import is_nifti, open_volume
 from ctmar.nifti_correction import correct_series_to_nifti, correct_volume, metal_of_volume
 from ctmar.pipeline import Tell, find_metal
 from ctmar.raw import correct_case
-from ctmar.restorer import NetworkRestorer
+from ctmar.restorer import restorer_for
 from ctmar.results import SeriesResult
 from ctmar.words import ranges
 
@@ -78,7 +77,7 @@ def correct_dicom(
                 warn(f"{one.key}: {text}")
         _dry_run(chosen, targets, settings, as_json=as_json)
         return
-    restorer = _restorer(settings, model)
+    restorer = restorer_for(settings.method, model, device=settings.device)
     results: list[SeriesResult] = []
     failed: dict[str, str] = {}
     with progress_bar() as bar:
@@ -116,7 +115,8 @@ def correct_nifti(
         if dry_run:
             found = [index + 1 for index in metal_of_volume(volume, settings, tell=bar).slices]
         else:
-            result = correct_volume(volume, out, settings, restorer=_restorer(settings, model), tell=bar)
+            restorer = restorer_for(settings.method, model, device=settings.device)
+            result = correct_volume(volume, out, settings, restorer=restorer, tell=bar)
     if not dry_run:
         _conclude([result], as_json=as_json)
         return
@@ -144,7 +144,7 @@ def correct_cases(
             print_json([{"case": file.name, "method": settings.method, "out": str(out)} for file in files])
         note(f"{source}: {len(files)} case file(s) by {settings.method} -> {out}")
         return
-    restorer = _restorer(settings, model)
+    restorer = restorer_for(settings.method, model, device=settings.device)
     done = []
     if not source.is_dir():
         with progress_bar() as bar:
@@ -265,9 +265,3 @@ def _say_skipped(found: Found) -> None:
 def _say_metal_free(case: Case, file: Path) -> None:
     if case.mask_metal is None or not case.mask_metal.any():
         warn(f"{file.name}: No metal was found: its image is carried through unchanged.")
-
-
-def _restorer(settings: CorrectionSettings, model: str) -> NetworkRestorer | None:
-    if settings.method not in NEEDS_NETWORK:
-        return None
-    return NetworkRestorer(model, device=settings.device)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ctmar.detection import DetectionSettings
-from ctmar.methods import DEFAULT_METHOD, METHODS
+from ctmar.method_names import DEFAULT_METHOD, known_methods
 
 _DETECTION = asdict(DetectionSettings())
 
@@ -18,7 +18,7 @@ class CorrectionSettings:
     Parameters
     ----------
     method
-        One of `ctmar.methods.METHODS`.
+        One of `ctmar.method_names.known_methods`.
     preset
         Name of the preset that filled what was left open, see `ctmar.presets`; for the record.
     strength
@@ -64,7 +64,7 @@ class CorrectionSettings:
         return ", ".join([*parts, *(f"metal {name} {value}" for name, value in used.items())])
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
-            raise ValueError(f"there is no method {self.method!r}: expected one of {', '.join(METHODS)}")
+        if self.method not in known_methods():
+            raise ValueError(f"there is no method {self.method!r}: expected one of {', '.join(known_methods())}")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must lie in 0..1, not {self.strength:g}")

@@ -30,7 +30,8 @@ from scipy import ndimage
 from ctmar.database import Case, list_cases, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.evaluation import PATHS, path_images
-from ctmar.methods import METHODS, Restorer
+from ctmar.method_names import METHODS
+from ctmar.methods import Restorer
 from ctmar.metrics import SOFT_TISSUE_HU, body_mask
 from ctmar.observer import channel_outputs, observe
 from ctmar.segmentation import dilate

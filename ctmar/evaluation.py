@@ -14,21 +14,18 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ctmar.case_correction import correction_of_cases, known_images
 from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.methods import METHODS, NEEDS_NETWORK, Correction, Restorer
+from ctmar.method_names import LIMIT, NEEDS_NETWORK, known_methods, needs_network
+from ctmar.methods import Restorer
 from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
 from ctmar.weights import ModelCard
 from data_sim.projection import Projector
-from data_sim.scanner import KERNEL, STORED_HU
-from data_sim.units import mu_to_hu
 
 PATHS = ("raw", "dicom")
-
-LIMIT = "limit"
-"""The trace replaced with the reference image as prior: what no method can pass."""
 
 _CASES_AT_ONCE = 16
 
@@ -149,7 +146,7 @@ def images_of(
     """
     case = _checked(read_case(path))
     reference_hu = case.images["reference"]
-    wanted = [m for m in METHODS if m in methods and (restorer is not None or not m.startswith("cnn"))]
+    wanted = [m for m in known_methods() if m in methods and (restorer is not None or not needs_network(m))]
     stacks = path_images([case], kind, wanted, restorer, Projector(case.geometry, case.grid, device=device))
     return {"reference": reference_hu, **{name: stack[0] for name, stack in stacks.items() if name in methods}}
 
@@ -196,7 +193,7 @@ def _evaluate_batch(
 ) -> list[dict[str, Any]]:
     first = next(iter(cases.values()))
     projector = Projector(first.geometry, first.grid, device=device)
-    methods = [m for m in METHODS if restorer is not None or not m.startswith("cnn")]
+    methods = [m for m in known_methods() if restorer is not None or not needs_network(m)]
     stacks = {path: path_images(list(cases.values()), path, methods, restorer, projector, variants) for path in PATHS}
     rows = []
     for index, (name, case) in enumerate(cases.items()):
@@ -226,7 +223,7 @@ def path_images(
     """Stacks in HU by name: the methods, those of the variants, what the cases hold besides, and the limit."""
     known = known_images(cases, path)
     correction = correction_of_cases(cases, path, known, restorer, projector)
-    images = {name: stack for name, stack in known.items() if name not in METHODS or path == "raw"}
+    images = {name: stack for name, stack in known.items() if name not in methods or path == "raw"}
     computed = correction.images(methods)  # first: what variants share with them is then there
     varied = {
         f"{method}@{name}": stack
@@ -235,32 +232,3 @@ def path_images(
     }
     reference_hu = np.stack([case.images["reference"] for case in cases])
     return {**computed, **varied, **images, LIMIT: correction.replace_with_prior(reference_hu)}
-
-
-def correction_of_cases(
-    cases: Sequence[Case],
-    path: str,
-    known: Mapping[str, np.ndarray],
-    restorer: Restorer | None,
-    projector: Projector,
-) -> Correction:
-    """The correction of cases of one geometry on a path; `known` as `known_images` gives them."""
-    mu_water_per_mm = cases[0].mu_water_per_mm
-    metal = np.stack([np.asarray(case.mask_metal) for case in cases])
-    shared: dict[str, Any] = {"mu_water_per_mm": mu_water_per_mm, "restorer": restorer, "known": known}
-    if path == "raw":
-        sinograms = np.stack([case.sinogram_metal for case in cases])
-        # of our kernel, whatever made the file's own: see ctmar.raw
-        uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), mu_water_per_mm)
-        return Correction(sinograms, uncorrected_hu, metal, projector, **shared)
-    stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
-    return Correction.of_image(stored_hu, metal, projector, **shared)
-
-
-def known_images(cases: Sequence[Case], path: str) -> dict[str, np.ndarray]:
-    """Stacks of the images that all of the cases hold for a path."""
-    stored = [case.images if path == "raw" or not case.dicom_images else case.dicom_images for case in cases]
-    if path == "dicom" and not all(case.dicom_images for case in cases):
-        return {"uncorrected": np.stack([case.images["uncorrected"] for case in cases])}
-    names = set.intersection(*(set(images) for images in stored)) - {"reference", "corrected", "cnn", "cnn-mar"}
-    return {name: np.stack([images[name] for images in stored]) for name in sorted(names)}

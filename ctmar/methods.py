@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ctmar.beam_hardening import correct_beam_hardening
 from ctmar.config import UseSettings
 from ctmar.interpolation import interpolate_trace
+from ctmar.method_names import NEEDS_NETWORK, known_methods, own_method
 from ctmar.nmar import nmar_prior, normalized_interpolation
 from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
@@ -28,13 +29,6 @@ from data_sim.kernels import thread_count
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL, STORED_HU
 from data_sim.units import hu_to_mu, mu_to_hu
-
-METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "tv", "cnn", "cnn-mar")
-"""In the order of the paper's tables, with our own before the networks."""
-
-DEFAULT_METHOD = "cnn-mar"
-
-NEEDS_NETWORK = ("cnn", "cnn-mar")
 
 _NMAR_SOURCES = {"nmar1": "uncorrected", "nmar2": "li"}
 
@@ -172,12 +166,18 @@ class Correction:
         Raises
         ------
         ValueError
-            For an unknown method, or for one that needs a network where none was given.
+            For an unknown method, for one that needs a network where none was given, or for a user's own whose images
+            have another shape.
         """
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}: expected one of {', '.join(METHODS)}")
+        if method not in known_methods():
+            raise ValueError(f"unknown method {method!r}: expected one of {', '.join(known_methods())}")
         if method not in self._images:
-            if method == "cnn":
+            own = own_method(method)
+            if own is not None:
+                image = np.asarray(own.images(self), np.float32)
+                if image.shape != self.metal.shape:
+                    raise ValueError(f"{method} gives images {image.shape}, not {self.metal.shape}")
+            elif method == "cnn":
                 image = self._network_image()
             elif method == "cnn-mar" and not self._replaces:
                 image = self.image("cnn")

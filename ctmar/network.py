@@ -78,18 +78,36 @@ class CnnMar(nn.Module):
 RANDOM_SHARE = 0.1
 """How much the random features count in the output before training."""
 
-Architecture = CnnMar | ResidualUNet
-
-ARCHITECTURES: Mapping[str, Callable[[Sequence[str]], Architecture]] = MappingProxyType(
-    {
-        "cnn": lambda names: CnnMar(len(names)),
-        "unet": lambda names: ResidualUNet(len(names), images=len(image_names(names))),
-    }
-)
+ARCHITECTURES: dict[str, Callable[[Sequence[str]], nn.Module]] = {
+    "cnn": lambda names: CnnMar(len(names)),
+    "unet": lambda names: ResidualUNet(len(names), images=len(image_names(names))),
+}
 """Architectures by name; each takes the names of the channels, maps first."""
 
 
-def build(arch: str, names: Sequence[str]) -> Architecture:
+def register_architecture(name: str, network: Callable[[Sequence[str]], nn.Module]) -> None:
+    """Make an architecture of your own known to training, to model cards and to corrections.
+
+    Parameters
+    ----------
+    name
+        What ``--arch`` and the cards of its models call it. One of your own may be registered again.
+    network
+        From the names of the channels (`CHANNELS`) to an untrained `torch.nn.Module` that maps (batch, channels, rows,
+        cols) in 1/cm to (batch, 1, rows, cols) in 1/cm for images of any size. Where it has a method
+        ``initialise(seed)``, that sets the weights before training; otherwise they are as torch makes them.
+
+    Raises
+    ------
+    ValueError
+        Where the name is one of ours.
+    """
+    if name in ("cnn", "unet"):
+        raise ValueError(f"{name!r} is an architecture of ctmar's own: choose another name")
+    ARCHITECTURES[name] = network
+
+
+def build(arch: str, names: Sequence[str]) -> nn.Module:
     """An untrained network.
 
     Raises
@@ -105,3 +123,13 @@ def build(arch: str, names: Sequence[str]) -> Architecture:
             f"a network needs at least one image, and maps before images, not {', '.join(names) or 'none'}"
         )
     return ARCHITECTURES[arch](names)
+
+
+def untrained(arch: str, names: Sequence[str], seed: int) -> nn.Module:
+    """A network at the beginning of its training; `seed` alone decides, and torch's own generator is left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = build(arch, names)
+    if hasattr(network, "initialise"):
+        network.initialise(seed)  # type: ignore[operator]
+    return network

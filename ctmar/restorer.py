@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ctmar.errors import ModelError
 from ctmar.learning.device import choose_device
-from ctmar.methods import NEEDS_NETWORK, Restorer
+from ctmar.method_names import NEEDS_NETWORK, needs_network
+from ctmar.methods import Restorer
 from ctmar.network_input import image_names, network_channels, network_output_hu
 from ctmar.weights import SUFFIX, ModelCard, load_model, model_path, read_card
 from data_sim.units import MU_WATER_PER_MM
@@ -60,6 +61,11 @@ class NetworkRestorer:
             result = self._network(torch.from_numpy(channels)[None].to(self._device))
             out[index] = network_output_hu(result[0, 0].cpu().numpy(), MU_WATER_PER_MM)
         return out
+
+
+def restorer_for(method: str, model: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> NetworkRestorer | None:
+    """The network that a method needs; None where it needs none, and the model is then not looked at."""
+    return NetworkRestorer(model, device=device) if needs_network(method) else None
 
 
 def _first(path: Path, card: ModelCard, device: str) -> NetworkRestorer:

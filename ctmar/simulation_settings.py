@@ -13,7 +13,7 @@ import tomli_w
 from ctmar import __version__
 from ctmar.config import settings_from
 from ctmar.errors import UsageError
-from ctmar.methods import METHODS, NEEDS_NETWORK
+from ctmar.method_names import METHODS, NEEDS_NETWORK
 from ctmar.shapes import fingerprints
 from data_sim.acquisition import ScanSettings
 from data_sim.field_of_view import narrowed
@@ -56,7 +56,7 @@ class SimulationSettings:
         Diameter of a field of view that is smaller than the scanner's, instead of `bins`; see
         `data_sim.field_of_view.narrowed`.
     images
-        Methods (`ctmar.methods.METHODS`) whose images every case holds on both paths: what networks are to learn from.
+        Methods (`ctmar.method_names.METHODS`) whose images every case holds on both paths, for networks to learn from.
     arc_deg
         What parallel views cover, 180 (their default) or 360 degrees; fans always turn once.
     """

@@ -88,13 +88,13 @@ def correct(
     from ctmar.correction_settings import CorrectionSettings
     from ctmar.dicom.dicomdir import is_dicomdir
     from ctmar.masks import split_choice
-    from ctmar.methods import METHODS
+    from ctmar.method_names import known_methods
     from ctmar.nifti import is_nifti
     from ctmar.presets import PRESETS, with_preset
 
     method = method.lower() if method else None
-    if method is not None and method not in METHODS:
-        raise UsageError(f"there is no method {method!r}{nearest(method, METHODS)}")
+    if method is not None and method not in known_methods():
+        raise UsageError(f"there is no method {method!r}{nearest(method, known_methods())}")
     values = load_toml(config) if config else {}
     in_file = values.pop("preset", "auto")
     preset = preset or in_file

@@ -14,10 +14,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ctmar.case_correction import correction_of_cases, known_images
 from ctmar.database import CaseInfo, Image, Mask, read_case, read_images
 from ctmar.errors import UnsupportedInputError
-from ctmar.evaluation import correction_of_cases, known_images
-from ctmar.methods import NEEDS_NETWORK, Restorer
+from ctmar.method_names import NEEDS_NETWORK
+from ctmar.methods import Restorer
 from ctmar.network_input import MM_PER_CM, image_names, network_channels
 from ctmar.segmentation import dilate
 from data_sim.projection import Projector

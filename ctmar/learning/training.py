@@ -40,7 +40,7 @@ from ctmar.learning.split import Split, split_cases
 from ctmar.learning.steps import Stepper
 from ctmar.learning.store import shared_patches
 from ctmar.learning.validation import Channel, Scores, rmse_columns, validate
-from ctmar.network import ARCHITECTURES, CHANNELS, build
+from ctmar.network import ARCHITECTURES, CHANNELS, untrained
 from ctmar.network_input import image_names
 from ctmar.weights import ModelCard, load_model, model_path, read_card, save_model
 
@@ -198,8 +198,7 @@ class _Run:
         return card
 
     def _network(self) -> nn.Module:
-        network = build(self._settings.arch, CHANNELS[self._settings.channels])
-        network.initialise(self._settings.seed)
+        network = untrained(self._settings.arch, CHANNELS[self._settings.channels], self._settings.seed)
         # Convolutions of 32 features are faster with the channels last, on CPUs and on tensor cores.
         return network.to(self._team.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctmar.methods import METHODS, NEEDS_NETWORK
+from ctmar.method_names import METHODS, NEEDS_NETWORK
 from ctmar.statistics import GROUPS, group_means
 
 Row = Mapping[str, Any]

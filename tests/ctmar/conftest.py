@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctmar import slice_correction
+from ctmar import method_names, network, slice_correction
 from tests.ctmar.small import GEOMETRY, small_volumes
 
 
@@ -16,3 +16,14 @@ def volumes():
 def small_fan(monkeypatch):
     """Images are reprojected with a scan that is quick."""
     monkeypatch.setattr(slice_correction, "reprojection_geometry", lambda grid: GEOMETRY)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_registered_stays():
+    """Methods and architectures that a test registers are its own."""
+    registries = (method_names._own, network.ARCHITECTURES)
+    before = [dict(registry) for registry in registries]
+    yield
+    for registry, entries in zip(registries, before, strict=True):
+        registry.clear()
+        registry.update(entries)

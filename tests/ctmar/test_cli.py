@@ -19,7 +19,8 @@ import pytest
 import ctmar
 from ctmar import cli, slice_correction
 from ctmar.dicom import output
-from ctmar.methods import METHODS, Correction
+from ctmar.method_names import METHODS
+from ctmar.methods import Correction
 from data_sim.geometry import ImageGrid
 from data_sim.phantom import phantom_slice
 from tests.ctmar.small import (

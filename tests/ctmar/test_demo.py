@@ -8,7 +8,7 @@ import pytest
 
 from ctmar import demo, slice_correction, sources
 from ctmar.evaluation import without_nan
-from ctmar.methods import METHODS
+from ctmar.method_names import METHODS
 from ctmar.simulation_settings import SimulationSettings
 from data_sim.geometry import FanArc, ImageGrid
 from tests.ctmar.small import tree

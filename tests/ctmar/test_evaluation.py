@@ -9,7 +9,7 @@ from scipy import ndimage
 from ctmar.database import read_case, write_case
 from ctmar.errors import NoUsableSeriesError
 from ctmar.evaluation import LIMIT, PATHS, evaluate, images_of, trained_on, variants_of, without_nan, write_results
-from ctmar.methods import METHODS
+from ctmar.method_names import METHODS
 from ctmar.restorer import NetworkRestorer
 from ctmar.weights import ModelCard
 from data_sim.projection import Projector

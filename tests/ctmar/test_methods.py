@@ -6,7 +6,8 @@ from scipy.ndimage import binary_dilation
 
 from ctmar.config import UseSettings
 from ctmar.interpolation import interpolate_trace
-from ctmar.methods import DEFAULT_METHOD, METHODS, Correction
+from ctmar.method_names import DEFAULT_METHOD, METHODS
+from ctmar.methods import Correction
 from ctmar.segmentation import dilate
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc, FanFlat, ImageGrid, Parallel

@@ -9,7 +9,7 @@ from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import read_case
 from ctmar.detection import DetectionSettings
 from ctmar.errors import UnsupportedInputError, UsageError
-from ctmar.methods import METHODS
+from ctmar.method_names import METHODS
 from ctmar.raw import correct_case, correction_of, prepare
 from ctmar.restorer import NetworkRestorer
 from tests.ctmar.small import tree, write_foreign_case, write_tiny_model

@@ -1,0 +1,43 @@
+"""The correction of simulated cases on either path, from what their files hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ctmar.database import Case
+from ctmar.methods import Correction, Restorer
+from data_sim.projection import Projector
+from data_sim.scanner import KERNEL, STORED_HU
+from data_sim.units import mu_to_hu
+
+
+def correction_of_cases(
+    cases: Sequence[Case],
+    path: str,
+    known: Mapping[str, np.ndarray],
+    restorer: Restorer | None,
+    projector: Projector,
+) -> Correction:
+    """The correction of cases of one geometry on a path; `known` as `known_images` gives them."""
+    mu_water_per_mm = cases[0].mu_water_per_mm
+    metal = np.stack([np.asarray(case.mask_metal) for case in cases])
+    shared: dict[str, Any] = {"mu_water_per_mm": mu_water_per_mm, "restorer": restorer, "known": known}
+    if path == "raw":
+        sinograms = np.stack([case.sinogram_metal for case in cases])
+        # of our kernel, whatever made the file's own: see ctmar.raw
+        uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), mu_water_per_mm)
+        return Correction(sinograms, uncorrected_hu, metal, projector, **shared)
+    stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
+    return Correction.of_image(stored_hu, metal, projector, **shared)
+
+
+def known_images(cases: Sequence[Case], path: str) -> dict[str, np.ndarray]:
+    """Stacks of the images that all of the cases hold for a path."""
+    stored = [case.images if path == "raw" or not case.dicom_images else case.dicom_images for case in cases]
+    if path == "dicom" and not all(case.dicom_images for case in cases):
+        return {"uncorrected": np.stack([case.images["uncorrected"] for case in cases])}
+    names = set.intersection(*(set(images) for images in stored)) - {"reference", "corrected", "cnn", "cnn-mar"}
+    return {name: np.stack([images[name] for images in stored]) for name in sorted(names)}

@@ -1,0 +1,75 @@
+"""The methods by name: ours, and those that a user has registered."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ctmar.methods import Correction
+
+METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "tv", "cnn", "cnn-mar")
+"""In the order of the paper's tables, with our own before the networks."""
+
+DEFAULT_METHOD = "cnn-mar"
+
+NEEDS_NETWORK = ("cnn", "cnn-mar")
+
+LIMIT = "limit"
+"""In tables: the trace replaced with the reference image as prior, what no method can pass."""
+
+
+@dataclass(frozen=True)
+class OwnMethod:
+    """A user's method: what computes its images, and whether it needs a network."""
+
+    images: Callable[[Correction], NDArray[np.float32]]
+    network: bool
+
+
+_own: dict[str, OwnMethod] = {}
+
+
+def register_method(name: str, images: Callable[[Correction], NDArray[np.float32]], *, network: bool = False) -> None:
+    """Make a method of your own known to everything that goes by names: corrections, evaluation, the command line.
+
+    Parameters
+    ----------
+    name
+        Small letters, digits and hyphens. One of your own may be registered again; the later one counts.
+    images
+        From a `ctmar.methods.Correction` (sinogram, trace, images of other methods, ...) to corrected images in HU,
+        (slices, rows, cols). The metal is put back afterwards.
+    network
+        Whether it asks for the images of a network, as ``correction.image("cnn")``.
+
+    Raises
+    ------
+    ValueError
+        Where the name is one of ours, or cannot be typed after ``--method``.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(f"a method's name is of small letters, digits and hyphens, not {name!r}")
+    if name in (*METHODS, LIMIT, "reference", "corrected"):
+        raise ValueError(f"{name!r} is a name of ctmar's own: choose another one")
+    _own[name] = OwnMethod(images, network)
+
+
+def own_method(name: str) -> OwnMethod | None:
+    """What was registered under a name."""
+    return _own.get(name)
+
+
+def known_methods() -> tuple[str, ...]:
+    """Names of all methods, ours first."""
+    return (*METHODS, *_own)
+
+
+def needs_network(name: str) -> bool:
+    """Whether a method needs a trained network."""
+    return name in NEEDS_NETWORK or (name in _own and _own[name].network)
