@@ -48,7 +48,7 @@ def main() -> None:
     from ctmar.console import fail
 
     try:
-        app()
+        app(prog_name="ctmar")
     except CtmarError as error:
         fail(str(error))
         sys.exit(error.exit_code)

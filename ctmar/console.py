@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from rich.text import Text
 
 err = Console(stderr=True, highlight=False, emoji=False)
+"""Warnings and errors."""
+chat = Console(stderr=True, highlight=False, emoji=False)
+"""What `be_quiet` silences: notes and progress."""
 out = Console(highlight=False, emoji=False)
 
 
@@ -24,6 +38,32 @@ class Bar(Protocol):
         ...
 
 
+def be_quiet() -> None:
+    """From now on, warnings and errors only."""
+    chat.quiet = True
+
+
+def be_verbose(level: int) -> None:
+    """From now on, what the packages log, on stderr: with 1 what they do, from 2 on also details for developers."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    for name in ("ctmar", "data_sim"):
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.setLevel(logging.INFO if level == 1 else logging.DEBUG)
+        logger.propagate = False
+
+
+class _Rate(ProgressColumn):
+    """Steps a second, or seconds a step where that is more than one."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each", style="progress.data.speed")
+
+
 @contextmanager
 def progress_bar() -> Iterator[Bar]:
     """A bar on stderr that disappears when the work is done; nothing is drawn where stderr is no terminal."""
@@ -31,10 +71,11 @@ def progress_bar() -> Iterator[Bar]:
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+    with Progress(*columns, console=chat, transient=True, disable=not chat.is_terminal or chat.quiet) as bar:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:
@@ -47,7 +88,7 @@ def progress_bar() -> Iterator[Bar]:
 
 def note(text: str) -> None:
     """A line for people."""
-    err.print(text, markup=False, soft_wrap=True)
+    chat.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:

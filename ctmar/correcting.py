@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,8 @@ from ctmar.raw import correct_case
 from ctmar.restorer import restorer_for
 from ctmar.results import SeriesResult
 from ctmar.words import ranges
+
+logger = logging.getLogger(__name__)
 
 _LOOKED_THROUGH = 1000
 """Slices that are searched for metal only to say which of several series holds any."""
@@ -243,6 +246,7 @@ def _conclude(
 
 
 def _say(result: SeriesResult) -> None:
+    logger.info("%d slices in %.1f s", len(result.slices), result.seconds)
     for text in result.warnings:
         warn(text)
     note(f"{result.folder}: {result.corrected} of {len(result.slices)} slices corrected; not for diagnostic use.")

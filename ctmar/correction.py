@@ -16,6 +16,7 @@ from ctmar.correction_settings import CorrectionSettings
 from ctmar.detection import Detection
 from ctmar.dicom.derived import DerivedSeries, new_uid
 from ctmar.dicom.given_masks import given_metal
+from ctmar.dicom.identifiers import identifiers
 from ctmar.dicom.output import SeriesOutput, SeriesStack
 from ctmar.dicom.series import Series
 from ctmar.files import building
@@ -99,7 +100,10 @@ def correct_series(
         )
         write_json(folder / "report.json", result, settings)
         if settings.report:
-            write_html(folder / "report.html", result, settings, previews, asdict(card) if card else None)
+            patient = identifiers(series) if settings.include_identifiers else {}
+            write_html(
+                folder / "report.html", result, settings, previews, asdict(card) if card else None, patient=patient
+            )
     return result
 
 

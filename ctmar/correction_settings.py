@@ -33,6 +33,8 @@ class CorrectionSettings:
     seg, difference, preview, report
         Write also: the metal as DICOM SEG; the series of the changes; secondary captures for a quick look;
         report.html.
+    include_identifiers
+        Name patient and study in report.html.
     strict
         Stop at the first slice that cannot be read or fails its checks, instead of leaving it out or as it was.
     device
@@ -51,6 +53,7 @@ class CorrectionSettings:
     difference: bool = False
     preview: bool = False
     report: bool = False
+    include_identifiers: bool = False
     strict: bool = False
     device: str = "auto"
     overwrite: bool = False
@@ -66,5 +69,7 @@ class CorrectionSettings:
     def __post_init__(self) -> None:
         if self.method not in known_methods():
             raise ValueError(f"there is no method {self.method!r}: expected one of {', '.join(known_methods())}")
+        if self.include_identifiers and not self.report:
+            raise ValueError("include_identifiers is about the report: it needs report, too")
         if not 0 <= self.strength <= 1:
             raise ValueError(f"strength must lie in 0..1, not {self.strength:g}")

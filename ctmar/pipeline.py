@@ -6,6 +6,7 @@ writing overlap; slices without metal cost nothing but their reading and writing
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Protocol, TypeVar
@@ -21,6 +22,8 @@ from ctmar.methods import Restorer
 from ctmar.results import CORRECTED, FAILED, NO_METAL, UNREADABLE, SliceResult
 from ctmar.slice_correction import SliceOutcome, correct_slices
 from ctmar.streaming import WriteBehind, read_ahead
+
+logger = logging.getLogger(__name__)
 
 SLICES_AT_ONCE = 8
 """Slices corrected together: the projection kernels are no faster with more, and memory grows with them."""
@@ -156,6 +159,7 @@ def correct_stack(
     with WriteBehind(depth=SLICES_AT_ONCE) as write:
         for index, image, mask, outcome in _corrected(readable(), settings, restorer):
             results[index] = _result(index, image, mask, outcome)
+            logger.info("%s", results[index].in_words())
             if results[index].status == FAILED:
                 _refuse(index, results[index].message, strict=settings.strict)
             write(keep, index, image, mask, outcome)

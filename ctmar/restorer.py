@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from ctmar.methods import Restorer
 from ctmar.network_input import image_names, network_channels, network_output_hu
 from ctmar.weights import SUFFIX, ModelCard, load_model, model_path, read_card
 from data_sim.units import MU_WATER_PER_MM
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "default"
 
@@ -65,7 +68,12 @@ class NetworkRestorer:
 
 def restorer_for(method: str, model: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> NetworkRestorer | None:
     """The network that a method needs; None where it needs none, and the model is then not looked at."""
-    return NetworkRestorer(model, device=device) if needs_network(method) else None
+    if not needs_network(method):
+        return None
+    restorer = NetworkRestorer(model, device=device)
+    card = restorer.card
+    logger.info("model %s: %s, channels %s, sha256 %s", card.name, card.arch, ", ".join(card.channels), card.sha256)
+    return restorer
 
 
 def _first(path: Path, card: ModelCard, device: str) -> NetworkRestorer:

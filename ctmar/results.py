@@ -49,6 +49,15 @@ class SliceResult:
     message: str = ""
     file: str = ""
 
+    def in_words(self) -> str:
+        """One line, without patient data."""
+        words = f"slice {self.number}: {self.message or self.status}"
+        if self.metal_mm2:
+            words += f", metal {self.metal_mm2:.0f} mm2"
+        if "mean_change_hu" in self.measures:
+            words += f", mean change {self.measures['mean_change_hu']:.1f} HU"
+        return "; ".join([words, *self.warnings])
+
 
 @dataclass(frozen=True)
 class SeriesResult:

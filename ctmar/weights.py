@@ -6,6 +6,7 @@ unpickled.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -201,8 +202,10 @@ def model_path(name_or_path: str | Path) -> Path:
         return shipped
     if path.is_file():
         raise ModelError(f"{path}: is not a {SUFFIX} file; only that format is loaded")
-    names = ", ".join(sorted(one.stem for one in SHIPPED.glob(f"*{SUFFIX}"))) or "none"
-    raise ModelError(f"there is no model {str(name_or_path)!r}; shipped models: {names}")
+    names = sorted(one.stem for one in SHIPPED.glob(f"*{SUFFIX}"))
+    near = difflib.get_close_matches(str(name_or_path), names, n=1)
+    hint = f"did you mean {near[0]}?" if near else f"shipped models: {', '.join(names) or 'none'}"
+    raise ModelError(f"there is no model {str(name_or_path)!r}; {hint}")
 
 
 def _build(path: Path, card: ModelCard) -> nn.Module:

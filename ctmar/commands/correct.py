@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from ctmar.commands.flags import Config, Json, Overwrite, check_device, given, keep_source, nearest
+from ctmar.commands.flags import (
+    Config,
+    Json,
+    Overwrite,
+    Quiet,
+    Verbose,
+    check_device,
+    given,
+    keep_source,
+    methods,
+    models,
+    nearest,
+    presets,
+)
 from ctmar.errors import UsageError
 
 _METAL = "How metal is found"
@@ -21,11 +34,18 @@ def correct(
     ],
     out: Annotated[Path, typer.Option(help="Folder for the corrected series; or the .nii.gz or case file to write.")],
     method: Annotated[
-        str | None, typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, tv, cnn or cnn-mar [cnn-mar].")
+        str | None,
+        typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, tv, cnn or cnn-mar [cnn-mar].", autocompletion=methods),
     ] = None,
-    model: Annotated[str, typer.Option(help="Name of a shipped model, or a .safetensors file.")] = "default",
+    model: Annotated[
+        str, typer.Option(help="Name of a shipped model, or a .safetensors file.", autocompletion=models)
+    ] = "default",
     preset: Annotated[
-        str | None, typer.Option(help="auto, hip, spine, dental or head: what they set is in docs/blending.md [auto].")
+        str | None,
+        typer.Option(
+            help="auto, hip, spine, dental or head: what they set is in docs/blending.md [auto].",
+            autocompletion=presets,
+        ),
     ] = None,
     strength: Annotated[float | None, typer.Option(help="Share of the correction to take, 0 to 1 [1].")] = None,
     adaptive: Annotated[
@@ -70,6 +90,10 @@ def correct(
         bool, typer.Option("--preview", help="Pictures as DICOM secondary captures.", rich_help_panel=_MORE)
     ] = False,
     report: Annotated[bool, typer.Option("--report", help="An HTML report.", rich_help_panel=_MORE)] = False,
+    include_identifiers: Annotated[
+        bool,
+        typer.Option("--include-identifiers", help="Name patient and study in the report.", rich_help_panel=_MORE),
+    ] = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a slice that fails, instead of leaving it out or as it was.")
     ] = False,
@@ -78,6 +102,8 @@ def correct(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     json_: Json = False,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Remove metal artifacts from a DICOM series, or from case files with raw data.
 
@@ -106,6 +132,7 @@ def correct(
         {"exclude": False} if keep_all else {}
     )
     flags = {"seg": seg, "difference": difference, "preview": preview, "report": report, "strict": strict}
+    flags["include_identifiers"] = include_identifiers
     settings = settings_from(
         CorrectionSettings,
         with_preset({**values, "metal": {**values.get("metal", {}), **metal}}, preset),

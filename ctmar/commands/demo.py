@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from ctmar.commands.flags import Device, check_device
+from ctmar.commands.flags import Device, Quiet, Verbose, check_device
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to make.")],
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the folder if it exists.")] = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """The whole way with nothing but this program: phantom, simulation, correction, evaluation.
 

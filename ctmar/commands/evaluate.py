@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctmar.commands.flags import Device, Json, Overwrite, check_device, keep_source
+from ctmar.commands.flags import Device, Json, Overwrite, Quiet, Verbose, check_device, keep_source
+from ctmar.commands.flags import models as model_names
 from ctmar.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Folder for the tables, the worst cases and report.html.")],
     model: Annotated[
         list[str] | None,
-        typer.Option(help="Name of a shipped model, or a .safetensors file [default]. Repeatable: more to compare."),
+        typer.Option(
+            help="Name of a shipped model, or a .safetensors file [default]. Repeatable: more to compare.",
+            autocompletion=model_names,
+        ),
     ] = None,
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Score every model without its tissue processing, too, or with it.")
@@ -27,6 +31,8 @@ def evaluate(
     device: Device = "auto",
     json_: Json = False,
     overwrite: Overwrite = False,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Score every method on every case, on the raw-data and on the DICOM path.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +12,56 @@ import typer
 
 from ctmar.errors import UsageError
 
+logger = logging.getLogger(__name__)
+
+
+def _set_quiet(quiet: bool) -> bool:
+    if quiet:
+        from ctmar.console import be_quiet
+
+        be_quiet()
+    return quiet
+
+
+def _set_verbose(level: int) -> int:
+    if level:
+        from ctmar.console import be_verbose
+
+        be_verbose(level)
+    return level
+
+
 Device = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on stdout.")]
 Config = Annotated[Path | None, typer.Option(help="TOML file with settings; flags win over it.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Only warnings and errors, no progress.", callback=_set_quiet)
+]
+Verbose = Annotated[
+    int,
+    typer.Option("--verbose", "-v", count=True, help="Say what is done; -vv for details.", callback=_set_verbose),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
+
+
+def methods(incomplete: str) -> list[str]:
+    """Names of methods that begin so, for the shell."""
+    from ctmar.method_names import METHODS
+
+    return [name for name in METHODS if name.startswith(incomplete)]
+
+
+def models(incomplete: str) -> list[str]:
+    """Names of shipped models that begin so, for the shell."""
+    shipped = Path(__file__).parents[1] / "models"
+    return sorted(path.stem for path in shipped.glob("*.safetensors") if path.stem.startswith(incomplete))
+
+
+def presets(incomplete: str) -> list[str]:
+    """Names of presets that begin so, for the shell."""
+    from ctmar.presets import PRESETS
+
+    return [name for name in PRESETS if name.startswith(incomplete)]
 
 
 def given(**values: Any) -> dict[str, Any]:
@@ -48,6 +95,6 @@ def check_device(device: str) -> None:
     from data_sim.projection import choose_device
 
     try:
-        choose_device(device)
+        logger.info("projections on %s (%s)", *choose_device(device))
     except ValueError as error:
         raise UsageError(f"{error}.") from None

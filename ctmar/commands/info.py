@@ -6,7 +6,10 @@ from ctmar.commands.flags import Json
 
 
 def info(json_: Json = False) -> None:
-    """Version, devices, backends and what is missing, models and their hashes."""
+    """Version, devices, backends and what is missing, models and their hashes.
+
+    Example: `ctmar info --json`
+    """
     from ctmar.console import out, print_json
     from ctmar.info import collect
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ctmar import __version__
-from ctmar.commands.flags import Device, check_device, given, keep_source, names
+from ctmar.commands.flags import Device, Quiet, Verbose, check_device, given, keep_source, names
 from ctmar.errors import SomeSlicesFailedError, UsageError
 
 
@@ -46,6 +46,8 @@ def simulate(
     ] = False,
     dicom: Annotated[bool, typer.Option("--dicom", help="Write every case as DICOM series, too.")] = False,
     device: Device = "auto",
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Put metal into clean CT slices and scan them: a database for training and evaluation.
 

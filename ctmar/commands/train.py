@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ctmar.commands.flags import Config, Device, given
+from ctmar.commands.flags import Config, Device, Quiet, Verbose, given
 
 
 def train(
@@ -31,6 +31,8 @@ def train(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint.")] = False,
     config: Config = None,
+    quiet: Quiet = False,
+    verbose: Verbose = 0,
 ) -> None:
     """Train a network on databases; patients are split, never slices.
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,7 @@ from ctmar.slice_correction import SliceOutcome
 _PIECES = 20
 """So many pieces of metal are listed, the largest; report.json has all."""
 
-NOT_SETTINGS = ("overwrite", "mask", "difference", "preview", "seg", "report", "strict")
+NOT_SETTINGS = ("overwrite", "mask", "difference", "preview", "seg", "report", "include_identifiers", "strict")
 
 
 @dataclass
@@ -66,8 +67,10 @@ def write_html(
     settings: CorrectionSettings,
     previews: Previews,
     card: Mapping[str, Any] | None,
+    *,
+    patient: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
-    """Write report.html."""
+    """Write report.html; of the patient it says what `patient` holds."""
     render_report(
         path,
         title="Metal artifact reduction",
@@ -84,6 +87,7 @@ def write_html(
         model_card={k: v for k, v in card.items() if not isinstance(v, Mapping)} if card else None,
         warnings=[*result.about_slices(), *result.warnings],
         by_slice=result.slices,
+        patient=patient,
         metal={
             **{name: result.metal[name] for name in ("source", "threshold_hu", "grow_hu")},
             "pieces": len(result.metal["components"]),

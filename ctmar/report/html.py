@@ -65,6 +65,7 @@ def render_report(
     warnings: Sequence[str],
     by_slice: Sequence[SliceResult] = (),
     metal: Mapping[str, Any] = MappingProxyType({}),
+    patient: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the report.
 
@@ -78,7 +79,7 @@ def render_report(
     slices : previews in the order in which they are to be paged through
         Taken one at a time, so a generator keeps memory small, as does `encode` beforehand. A slice without metal adds
         0.1 MB, one with metal 0.2 to 0.4 MB. The page opens at the slice with most metal.
-    settings, model_card, metal : names and values, shown as tables; a mapping in them is shown as ``outer.inner``
+    settings, model_card, metal, patient : names and values, shown as tables; a mapping in them as ``outer.inner``
     warnings : sentences, shown on top
     by_slice : what became of every slice of a series, plotted and as a table; `slices` whose label is
         ``slice NUMBER`` are those of that number
@@ -113,6 +114,7 @@ def render_report(
         plot=_plot(by_slice, [one["label"] for one in encoded]) if by_slice else None,
         slice_headings=[*((name, True) for name in _SLICE_NUMBERS), ("What became of it", False)],
         by_slice=[_slice_row(one) for one in by_slice],
+        patient=_flatten(patient),
         settings=_flatten(settings),
         model_card=_flatten(model_card or {}),
         metal=_flatten(metal),

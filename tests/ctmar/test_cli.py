@@ -189,6 +189,17 @@ def test_all_series(run, tmp_path, volumes):
     assert (tmp_path / "one" / "0001.dcm").is_file()
 
 
+def test_identifiers_only_where_they_are_asked_for(run, tmp_path, source):
+    result = run("correct", source, "--out", tmp_path / "out", *LI, "--report", "--include-identifiers")
+    assert result.code == 0
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert f"<td>{MARKER}^NAME</td>" in page
+    assert f"<td>{MARKER}-4711</td>" in page
+    assert MARKER not in (tmp_path / "out" / "report.json").read_text() + result.err + result.out
+    refused = run("correct", source, "--out", tmp_path / "other", *LI, "--include-identifiers")
+    check_refusal(refused, 2, "needs report")
+
+
 def test_segmentation_and_report(run, tmp_path, source):
     pytest.importorskip("highdicom")
     result = run("correct", source, "--out", tmp_path / "out", *LI, "--seg", "--report")

@@ -1,0 +1,5 @@
+"""`python -m ctmar`."""
+
+from ctmar.cli import main
+
+main()
