@@ -4,13 +4,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo-out
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format notebooks clean
 
 help:
 	@echo "make demo    the whole way on the built-in phantom, into $(DEMO_OUT)"
 	@echo "make test    all tests, with the reasons of those that are skipped"
 	@echo "make lint    ruff, mypy, import-linter"
 	@echo "make format  ruff format and its safe fixes"
+	@echo "make notebooks  the .ipynb of every notebook from its .py"
 	@echo "make clean   remove .venv, $(DEMO_OUT) and caches"
 
 setup: $(VENV)/.installed
@@ -38,6 +39,9 @@ lint: setup
 format: setup
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+notebooks: setup
+	$(BIN)/jupytext --quiet --update --to ipynb notebooks/*.py
 
 clean:
 	rm -rf $(VENV) $(DEMO_OUT) .pytest_cache .ruff_cache .mypy_cache

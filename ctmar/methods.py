@@ -242,11 +242,16 @@ class Correction:
 
     def _tv_prior_hu(self) -> Stack:
         """The prior of the last round, see `ctmar.total_variation`; the first is NMAR2's image, tissue processed."""
-        prior = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
+        first = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
+        grid = self.projector.grid
+        seen = np.hypot(grid.x_mm(), grid.y_mm()[:, None]) <= self.projector.geometry.field_of_view_mm
+        prior = first
         with ThreadPoolExecutor(thread_count()) as pool:
             for weight_hu in WEIGHTS_HU:
                 smooth = partial(tv_prior, weight_hu=weight_hu)
-                prior = np.stack(list(pool.map(smooth, self.reconstruct(self._replaced(prior)), self.metal)))
+                images = pool.map(smooth, self.reconstruct(self._replaced(prior)), self.metal)
+                # outside of the field of view a reconstruction means nothing, and would grow with every round
+                prior = np.where(seen, np.stack(list(images)), first)
         return prior
 
     def _nmar_prior_mu(self, method: str) -> Stack:

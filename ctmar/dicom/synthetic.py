@@ -34,6 +34,7 @@ def ct_dataset(
     intercept: float = -1024.0,
     signed: bool = False,
     bits_stored: int = 12,
+    patient_id: str = "PHANTOM1",
 ) -> Dataset:
     """One axial CT image in 16-bit words; values outside of the stored range are clipped."""
     hu = np.asarray(image_hu, float)
@@ -57,7 +58,7 @@ def ct_dataset(
     ds.ReferringPhysicianName = ""
     ds.SeriesDescription = "Pelvis 2.0"
     ds.PatientName = "Test^Phantom"
-    ds.PatientID = "PHANTOM1"
+    ds.PatientID = patient_id
     ds.PatientBirthDate = ""
     ds.PatientSex = "O"
     ds.BodyPartExamined = "PELVIS"
@@ -120,6 +121,7 @@ def write_ct_series(
     intercept: float = -1024.0,
     signed: bool = False,
     bits_stored: int = 12,
+    patient_id: str = "PHANTOM1",
     syntax: UID = ExplicitVRLittleEndian,
 ) -> list[Path]:
     """Write (slice, row, column) HU as files ``0001.dcm``, ...; slices lie at `z_mm`, or evenly spaced."""
@@ -138,6 +140,7 @@ def write_ct_series(
                 intercept=intercept,
                 signed=signed,
                 bits_stored=bits_stored,
+                patient_id=patient_id,
             ),
             folder / f"{k:04d}.dcm",
             syntax=syntax,
