@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from ctmar.errors import UsageError
@@ -33,7 +34,7 @@ def load_plugins(plugins: Sequence[str] = ()) -> None:
     for point in importlib.metadata.entry_points(group=GROUP):
         _run(point.value, point.load)
     for name in plugins:
-        _run(name, lambda name=name: _imported(name))
+        _run(name, partial(_imported, name))
 
 
 def _run(name: str, load: Callable[[], object]) -> None:

@@ -249,7 +249,8 @@ class Landmarks(Anatomy):
             if not 8 <= radius <= 22 or area > 1.9 * np.pi * radius**2 or elongation(part) > 1.6:
                 continue
             values = np.pad(self.smooth_hu[box], 1)
-            if np.median(values[part & (depth < 3.0)]) < 450 or np.median(values[depth > 0.7 * radius]) > 400:
+            cortex = part & (depth < max(3.0, 1.1 * pixel))  # a pixel's width at least
+            if np.median(values[cortex]) < 450 or np.median(values[depth > 0.7 * radius]) > 400:
                 continue
             row, col = (int(i) for i in np.unravel_index(int(np.argmax(depth)), depth.shape))
             bone = RoundBone(*self.xy(row - 1 + box[0].start, col - 1 + box[1].start), radius)

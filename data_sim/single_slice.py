@@ -91,7 +91,8 @@ def simulate(
         raise ValueError(f"a clean slice is one image (rows, cols) of finite HU, not {image_hu.shape}")
     if material not in METALS:
         raise ValueError(f"unknown material {material!r}: expected one of {', '.join(METALS)}")
-    grid = ImageGrid(*image_hu.shape, pixel_mm)
+    rows, cols = image_hu.shape
+    grid = ImageGrid(rows, cols, pixel_mm)
     for_place, for_noise = np.random.default_rng(seed).spawn(2)
     if isinstance(implant, str):
         pieces = place(implant, image_hu, grid, for_place, [material])
