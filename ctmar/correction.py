@@ -18,10 +18,11 @@ from ctmar.dicom.derived import DerivedSeries, new_uid
 from ctmar.dicom.given_masks import given_metal
 from ctmar.dicom.identifiers import identifiers
 from ctmar.dicom.output import SeriesOutput, SeriesStack
+from ctmar.dicom.pixels import Slice
 from ctmar.dicom.series import Series
 from ctmar.files import building
 from ctmar.methods import Restorer
-from ctmar.pipeline import Tell, correct_stack, find_metal
+from ctmar.pipeline import Sink, Tell, correct_stack, find_metal
 from ctmar.report.correction import Previews, write_html, write_json
 from ctmar.results import SeriesResult, SliceResult
 
@@ -37,6 +38,7 @@ def correct_series(
     *,
     restorer: Restorer | None = None,
     tell: Tell | None = None,
+    sinks: Sequence[Sink[Slice]] = (),
 ) -> SeriesResult:
     """Write the corrected series, with report.json, to the folder `out`; the source is only read.
 
@@ -55,6 +57,8 @@ def correct_series(
         The network, for the methods that need one.
     tell
         Told about every slice.
+    sinks
+        Who else is handed every slice, see `ctmar.pipeline.Sink`.
 
     Raises
     ------
@@ -84,7 +88,13 @@ def correct_series(
         output = SeriesOutput(folder, series, derived, settings, metal, previewed=_spread(with_metal, _IN_PREVIEW))
         previews = _previews(with_metal, len(stack), report=settings.report)
         results = correct_stack(
-            stack, metal.masks, (output, previews), settings, unreadable=unreadable, restorer=restorer, tell=tell
+            stack,
+            metal.masks,
+            (output, previews, *sinks),
+            settings,
+            unreadable=unreadable,
+            restorer=restorer,
+            tell=tell,
         )
         output.close()
         result = result_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 from ctmar.console import Bar
 from ctmar.correction import correct_series
 from ctmar.correction_settings import CorrectionSettings
-from ctmar.dicom.pixels import read_slice
+from ctmar.dicom.pixels import Slice
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import write_ct_series
 from ctmar.evaluation import evaluate, write_results
@@ -19,6 +20,7 @@ from ctmar.report import WINDOWS, SlicePreview, before_after_sheet, render_repor
 from ctmar.restorer import NetworkRestorer
 from ctmar.simulation import simulate
 from ctmar.simulation_settings import SimulationSettings
+from ctmar.slice_correction import SliceOutcome
 from ctmar.sources import PHANTOM, PHANTOM_GRIDS
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc
@@ -46,12 +48,14 @@ def run_demo(out: Path, *, device: str, overwrite: bool, progress: Bar) -> list[
         reference_hu, metal = _write_metal_series(folder / "series", device)
         progress("scanning a phantom with hip prostheses", 1, 1)
         series = choose_series(find_series(folder / "series"))[0]
+        shown = _Shown(reference_hu, metal)
         corrected = correct_series(
             series,
             folder / "corrected",
-            CorrectionSettings(device=device),
+            CorrectionSettings(device=device, report=True),
             restorer=restorer,
             tell=progress,
+            sinks=[shown],
         )
         settings = SimulationSettings(
             cases=6, seed=1, implants=("hip", "shoulder", "dental", "spine"), materials=("cocrmo", "ss316l")
@@ -61,7 +65,7 @@ def run_demo(out: Path, *, device: str, overwrite: bool, progress: Bar) -> list[
             folder / "db", restorer=restorer, device=device, progress=lambda done, n: progress("evaluating", done, n)
         )
         write_results(rows, folder)
-        previews = _previews(folder, reference_hu, metal)
+        previews = [shown.previews[index] for index in range(_SLICES)]
         before_after_sheet(previews[1:4], folder / "before-after.png", WINDOWS[0])
         render_report(
             folder / "report.html",
@@ -108,9 +112,19 @@ def _both_sides(pieces: Implant) -> bool:
     return bool(x_mm) and min(x_mm) < 0 < max(x_mm)
 
 
-def _previews(folder: Path, reference_hu: np.ndarray, metal: np.ndarray) -> list[SlicePreview]:
-    before, after = (
-        [read_slice(file).image_hu for file in choose_series(find_series(folder / name))[0].slices]
-        for name in ("series", "corrected")
-    )
-    return [SlicePreview(f"slice {k + 1}", before[k], after[k], reference_hu[k], metal[k]) for k in range(_SLICES)]
+@dataclass
+class _Shown:
+    """Takes every slice of the correction for the report, with what only a simulation knows."""
+
+    reference_hu: np.ndarray
+    metal: np.ndarray
+    previews: dict[int, SlicePreview] = field(default_factory=dict)
+
+    def add(self, index: int, image: Slice, metal: np.ndarray, outcome: SliceOutcome | None) -> None:
+        preview = SlicePreview(
+            f"slice {index + 1}", image.image_hu, image.image_hu, self.reference_hu[index], self.metal[index]
+        )
+        if outcome is not None and outcome.image_hu is not None:
+            workings = vars(outcome.workings) if outcome.workings is not None else {}
+            preview = replace(preview, after_hu=outcome.image_hu, **workings)
+        self.previews[index] = preview

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ctmar.case_correction import correction_of_cases, known_images
 from ctmar.database import Case, list_cases, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.evaluation import PATHS, path_images
@@ -191,7 +192,9 @@ def _both(
     for one in (with_lesions(case, places, lesions, projector), case):
         bare = _bare(one, projector)
         for path in PATHS:
-            for method, stack in path_images([bare], path, methods, restorer, projector).items():
+            known = known_images([bare], path)
+            correction = correction_of_cases([bare], path, known, restorer, projector)
+            for method, stack in path_images([bare], path, methods, correction, known).items():
                 pairs[path, method].append(stack[0])
     return {key: (present, absent) for key, (present, absent) in pairs.items()}
 

@@ -20,9 +20,10 @@ from ctmar.config import UseSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.method_names import LIMIT, NEEDS_NETWORK, known_methods, needs_network
-from ctmar.methods import Restorer
+from ctmar.methods import Correction, Restorer
 from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
 from ctmar.weights import ModelCard
+from ctmar.workings import Workings, workings_of
 from data_sim.projection import Projector
 
 PATHS = ("raw", "dicom")
@@ -125,10 +126,25 @@ def without_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{k: None if isinstance(v, float) and not np.isfinite(v) else v for k, v in row.items()} for row in rows]
 
 
-def images_of(
-    path: Path, *, methods: Sequence[str], kind: str = "raw", restorer: Restorer | None = None, device: str = "auto"
-) -> dict[str, np.ndarray]:
-    """Images of one case in HU, (rows, cols), as `evaluate` scores them, and its ``reference``.
+@dataclass(frozen=True, eq=False)
+class ShownCase:
+    """A case to show: images in HU by name, (rows, cols), as `evaluate` scores them, and what led to one of them."""
+
+    images_hu: Mapping[str, np.ndarray]
+    reference_hu: np.ndarray
+    metal: np.ndarray
+    workings: Workings
+
+
+def shown_case(
+    path: Path,
+    *,
+    methods: Sequence[str],
+    kind: str = "raw",
+    restorer: Restorer | None = None,
+    device: str = "auto",
+) -> ShownCase:
+    """One case with the images of some methods, and the workings of the last of them.
 
     Parameters
     ----------
@@ -145,10 +161,14 @@ def images_of(
         Where the case cannot be scored.
     """
     case = _checked(read_case(path))
-    reference_hu = case.images["reference"]
+    projector = Projector(case.geometry, case.grid, device=device)
+    known = known_images([case], kind)
+    correction = correction_of_cases([case], kind, known, restorer, projector)
     wanted = [m for m in known_methods() if m in methods and (restorer is not None or not needs_network(m))]
-    stacks = path_images([case], kind, wanted, restorer, Projector(case.geometry, case.grid, device=device))
-    return {"reference": reference_hu, **{name: stack[0] for name, stack in stacks.items() if name in methods}}
+    stacks = path_images([case], kind, wanted, correction, known)
+    images = {name: stacks[name][0] for name in methods if name in stacks}
+    metal = np.asarray(case.mask_metal)
+    return ShownCase(images, case.images["reference"], metal, workings_of(correction, methods[-1])[0])
 
 
 def trained_on(source: Path, card: ModelCard) -> list[str]:
@@ -194,7 +214,11 @@ def _evaluate_batch(
     first = next(iter(cases.values()))
     projector = Projector(first.geometry, first.grid, device=device)
     methods = [m for m in known_methods() if restorer is not None or not needs_network(m)]
-    stacks = {path: path_images(list(cases.values()), path, methods, restorer, projector, variants) for path in PATHS}
+    stacks = {}
+    for path in PATHS:
+        stored = known_images(list(cases.values()), path)
+        correction = correction_of_cases(list(cases.values()), path, stored, restorer, projector)
+        stacks[path] = path_images(list(cases.values()), path, methods, correction, stored, variants)
     rows = []
     for index, (name, case) in enumerate(cases.items()):
         reference_hu, metal, pixel_mm = case.images["reference"], np.asarray(case.mask_metal), case.grid.pixel_mm
@@ -216,13 +240,11 @@ def path_images(
     cases: Sequence[Case],
     path: str,
     methods: Sequence[str],
-    restorer: Restorer | None,
-    projector: Projector,
+    correction: Correction,
+    known: Mapping[str, np.ndarray],
     variants: Mapping[str, Variant] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
-    """Stacks in HU by name: the methods, those of the variants, what the cases hold besides, and the limit."""
-    known = known_images(cases, path)
-    correction = correction_of_cases(cases, path, known, restorer, projector)
+    """Stacks in HU by name: the methods, those of the variants, what is `known` besides, and the limit."""
     images = {name: stack for name, stack in known.items() if name not in methods or path == "raw"}
     computed = correction.images(methods)  # first: what variants share with them is then there
     varied = {

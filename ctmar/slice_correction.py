@@ -19,21 +19,10 @@ from ctmar.methods import Correction, Restorer
 from ctmar.regions import dark_parts
 from ctmar.replacement import insert_metal
 from ctmar.square_grid import SquareGrid, reprojection_geometry, square_grid
+from ctmar.workings import Workings, workings_of
 from data_sim.kernels import thread_count
 from data_sim.projection import Projector
 from data_sim.units import MU_WATER_PER_MM
-
-
-@dataclass(frozen=True)
-class Workings:
-    """What lies between the images before and after: (rows, cols) in HU, and (views, bins).
-
-    Without a prior where the method has none.
-    """
-
-    prior_hu: NDArray[np.float32] | None
-    sinogram: NDArray[np.float32]
-    trace: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -100,15 +89,9 @@ def correct_slices(
         outcomes = list(pool.map(finish, images, masks, before, after, metal, kept))
     if not settings.report:
         return outcomes
-    priors = correction.prior_of(settings.method)
     return [
-        replace(
-            outcome,
-            workings=Workings(
-                None if priors is None else square.back(priors[k]), correction.sinogram[k], correction.trace[k]
-            ),
-        )
-        for k, outcome in enumerate(outcomes)
+        replace(outcome, workings=replace(one, prior_hu=None if one.prior_hu is None else square.back(one.prior_hu)))
+        for outcome, one in zip(outcomes, workings_of(correction, settings.method), strict=True)
     ]
 
 

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ctmar.database import read_images
-from ctmar.evaluation import images_of
+from ctmar.evaluation import shown_case
 from ctmar.files import replacing
 from ctmar.methods import Restorer
 from ctmar.report.pictures import SOFT_TISSUE, SlicePreview, Window, difference, tile_sheet, windowed
 from ctmar.report.tables import LABELS
 from ctmar.statistics import worst_cases
+from ctmar.workings import Workings
 
 WORST = 10
 
@@ -38,12 +38,14 @@ class Failure:
     reference_hu: NDArray[np.floating]
     name: str = ""
     metal: NDArray[np.bool_] | None = None
+    workings: Workings | None = None
 
     def preview(self) -> SlicePreview:
         """For a report."""
         before, *_, after = self.images_hu.values()
         first, *rest = self.label.splitlines()
-        return SlicePreview(first, before, after, self.reference_hu, self.metal, ", ".join(rest))
+        workings = vars(self.workings) if self.workings is not None else {}
+        return SlicePreview(first, before, after, self.reference_hu, self.metal, ", ".join(rest), **workings)
 
 
 def failure_gallery(
@@ -87,15 +89,13 @@ def failure_gallery(
     failures = []
     for place, row in enumerate(worst, start=1):
         file = source if source.is_file() else source / f"{row['case']}.h5"
-        images = images_of(file, methods=shown, kind=path, restorer=restorer, device=device)
-        reference_hu = images.pop("reference")
+        case = shown_case(file, methods=shown, kind=path, restorer=restorer, device=device)
         label = (
             f"{place}.  {row['case']}\n{row.get('implant') or 'implant unknown'}\n{row.get('material') or ''}\n"
             f"{row.get('metal_mm2', 0):.0f} sq. mm of metal\n{metric} {row[metric]:.1f}"
         )
-        named = {LABELS.get(name, name): images[name] for name in shown}
-        *_, metal = read_images(file, folder="image", names=())
-        failures.append(Failure(label, named, reference_hu, str(row["case"]), metal))
+        named = {LABELS.get(name, name): case.images_hu[name] for name in shown}
+        failures.append(Failure(label, named, case.reference_hu, str(row["case"]), case.metal, case.workings))
     gallery_sheet(failures, out)
     return failures
 

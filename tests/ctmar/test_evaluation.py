@@ -8,7 +8,7 @@ from scipy import ndimage
 
 from ctmar.database import read_case, write_case
 from ctmar.errors import NoUsableSeriesError
-from ctmar.evaluation import LIMIT, PATHS, evaluate, images_of, trained_on, variants_of, without_nan, write_results
+from ctmar.evaluation import LIMIT, PATHS, evaluate, shown_case, trained_on, variants_of, without_nan, write_results
 from ctmar.method_names import METHODS
 from ctmar.restorer import NetworkRestorer
 from ctmar.weights import ModelCard
@@ -84,11 +84,13 @@ def test_images_as_they_are_scored(database, rows, restorer):
     path = database / "case-000002.h5"
     case = read_case(path)
     for kind in PATHS:
-        images = images_of(path, methods=["li", "cnn-mar", "limit"], kind=kind, restorer=restorer, device="cpu")
-        assert set(images) == {"reference", "li", "cnn-mar", "limit"}
-        reference = images.pop("reference")
-        for method, image in images.items():
-            error = (image.astype(float) - reference)[~case.mask_metal]
+        shown = shown_case(path, methods=["li", "limit", "cnn-mar"], kind=kind, restorer=restorer, device="cpu")
+        assert set(shown.images_hu) == {"li", "limit", "cnn-mar"}
+        np.testing.assert_array_equal(shown.metal, case.mask_metal)
+        assert shown.workings.prior_hu.shape == case.mask_metal.shape
+        assert shown.workings.trace.any()
+        for method, image in shown.images_hu.items():
+            error = (image.astype(float) - shown.reference_hu)[~case.mask_metal]
             assert row_of(rows, "case-000002", kind, method)["rmse_hu"] == pytest.approx(np.sqrt(np.mean(error**2)))
 
 

@@ -33,7 +33,7 @@ def test_the_worst_come_first_with_their_own_images(tmp_path):
     errors = {row["case"]: row["rmse_body_hu"] for row in rows if (row["path"], row["method"]) == ("dicom", "li")}
     shown = failure_gallery(database, rows, tmp_path / "g.png", method="li", path="dicom", count=2, device="cpu")
     names = [one.name for one in shown]
-    assert all(one.preview().metal.any() for one in shown)
+    assert all(one.preview().metal.any() and one.preview().trace.any() for one in shown)
     assert names == sorted(errors, key=errors.get, reverse=True)[:2]
     sheet = pixels(tmp_path / "g.png")
     assert sheet.shape == (22 + 2 * 262, 210 + 4 * 262)  # uncorrected, LI, reference, error
