@@ -24,9 +24,6 @@ from rich.table import Table
 from rich.text import Text
 
 err = Console(stderr=True, highlight=False, emoji=False)
-"""Warnings and errors."""
-chat = Console(stderr=True, highlight=False, emoji=False)
-"""What `be_quiet` silences: notes and progress."""
 out = Console(highlight=False, emoji=False)
 
 
@@ -38,20 +35,31 @@ class Bar(Protocol):
         ...
 
 
-def be_quiet() -> None:
+_quiet = False
+
+
+def be_quiet(quiet: bool = True) -> None:
     """From now on, warnings and errors only."""
-    chat.quiet = True
+    global _quiet  # noqa: PLW0603  # as the consoles: what a process says has one place
+    _quiet = quiet
 
 
-def be_verbose(level: int) -> None:
+def be_verbose(level: int, *, names: Iterable[str] = ("ctmar", "data_sim")) -> None:
     """From now on, what the packages log, on stderr: with 1 what they do, from 2 on also details for developers."""
-    handler = logging.StreamHandler()
+    handler = _Lines()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    for name in ("ctmar", "data_sim"):
+    for name in names:
         logger = logging.getLogger(name)
         logger.handlers = [handler]
         logger.setLevel(logging.INFO if level == 1 else logging.DEBUG)
         logger.propagate = False
+
+
+class _Lines(logging.Handler):
+    """Log records on stderr, above a progress bar where there is one."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        err.print(self.format(record), markup=False, soft_wrap=True)
 
 
 class _Rate(ProgressColumn):
@@ -75,7 +83,7 @@ def progress_bar() -> Iterator[Bar]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=chat, transient=True, disable=not chat.is_terminal or chat.quiet) as bar:
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal or _quiet) as bar:
         tasks: dict[str, Any] = {}
 
         def update(what: str, done: int, total: int) -> None:
@@ -88,7 +96,8 @@ def progress_bar() -> Iterator[Bar]:
 
 def note(text: str) -> None:
     """A line for people."""
-    chat.print(text, markup=False, soft_wrap=True)
+    if not _quiet:
+        err.print(text, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:

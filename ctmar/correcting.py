@@ -20,7 +20,7 @@ from ctmar.database import Case, list_cases, read_info
 from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import Found, Series, choose_series, describe, find_series
 from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
-from ctmar.files import building, refuse_existing
+from ctmar.files import CASES, CORRECTION, building, keep_files, refuse_existing
 from ctmar.nifti import is_nifti, open_volume
 from ctmar.nifti_correction import correct_series_to_nifti, correct_volume, metal_of_volume
 from ctmar.pipeline import Tell, find_metal
@@ -57,14 +57,14 @@ def correct_dicom(
 
     Raises `CtmarError` as `find_series`, `choose_series` and `correct_series` do, and where slices failed.
     """
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, kind=CORRECTION, overwrite=settings.overwrite)
     if is_nifti(out):
         _refuse_further_series(settings)
     with progress_bar() as bar:
         bar("reading headers", 0, 1)
         found = find_series(source)
     _say_skipped(found)
-    _keep_files(found, out)
+    keep_files((one.file.path for series in found.series for one in series.slices), out)
     if dry_run and uid is None:
         all_ = True  # to list is what it is for
     few = sum(len(one.slices) for one in found.series) <= _LOOKED_THROUGH
@@ -88,7 +88,7 @@ def correct_dicom(
             run = correct_series_to_nifti if is_nifti(out) else correct_series
             results.append(run(chosen[0], out, settings, restorer=restorer, tell=bar))
         else:
-            with building(out, overwrite=settings.overwrite) as folder:
+            with building(out, kind=CORRECTION, overwrite=settings.overwrite) as folder:
                 for one, target in zip(chosen, targets, strict=True):
                     tell = _named(bar, target.name)
                     try:
@@ -112,7 +112,7 @@ def correct_nifti(
     if not is_nifti(out):
         raise UsageError(f"{out}: the output of a NIfTI volume is one, too; end its name with .nii or .nii.gz.")
     _refuse_further_series(settings)
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, kind=CORRECTION, overwrite=settings.overwrite)
     volume = open_volume(source)
     with progress_bar() as bar:
         if dry_run:
@@ -135,7 +135,7 @@ def correct_cases(
 
     Raises `CtmarError` as `correct_case` does for a single file, and where some of several failed.
     """
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, kind=CASES, overwrite=settings.overwrite)
     if source.is_file() and out.is_dir():
         raise UsageError(f"{out}: is a folder; the output of one case file is a case file.")
     failed: dict[str, str] = {}
@@ -156,7 +156,7 @@ def correct_cases(
         done.append(out)
         _say_metal_free(case, source)
     else:
-        with building(out, overwrite=settings.overwrite) as folder, progress_bar() as bar:
+        with building(out, kind=CASES, overwrite=settings.overwrite) as folder, progress_bar() as bar:
             for count, file in enumerate(files, start=1):
                 try:
                     case = correct_case(file, folder / file.name, settings, restorer=restorer)
@@ -220,14 +220,6 @@ def _metal_in(series: Series, *, settings: CorrectionSettings, bar: Bar) -> str:
 def _refuse_further_series(settings: CorrectionSettings) -> None:
     if settings.seg or settings.difference or settings.preview or settings.report:
         raise UsageError("--seg, --difference, --preview and --report go with a folder of DICOM files, not with NIfTI.")
-
-
-def _keep_files(found: Found, out: Path) -> None:
-    """Refuse an output that holds files of the source, also where these are linked from elsewhere."""
-    target = out.resolve()
-    for file in {one.file.path.resolve() for series in found.series for one in series.slices}:
-        if file == target or target in file.parents:
-            raise UsageError(f"{out}: holds files of the source, which are never overwritten; choose another output.")
 
 
 def _conclude(

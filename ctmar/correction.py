@@ -20,7 +20,7 @@ from ctmar.dicom.identifiers import identifiers
 from ctmar.dicom.output import SeriesOutput, SeriesStack
 from ctmar.dicom.pixels import Slice
 from ctmar.dicom.series import Series
-from ctmar.files import building
+from ctmar.files import CORRECTION, building, keep_files
 from ctmar.methods import Restorer
 from ctmar.pipeline import Sink, Tell, correct_stack, find_metal
 from ctmar.report.correction import Previews, write_html, write_json
@@ -67,24 +67,25 @@ def correct_series(
     UnsupportedInputError
         Where no slice can be read; or one cannot, or fails its checks, with `settings.strict`.
     UsageError
-        Where the mask does not fit the series.
+        Where the mask does not fit the series, or `out` would take the place of its files.
     """
+    keep_files((one.file.path for one in series.slices), out)
     began = time.monotonic()
     card = getattr(restorer, "card", None)
-    derived = DerivedSeries(
-        uid=new_uid(),
-        description=f"{series.description} {settings.method.upper()} (ctmar)".strip(),
-        method=settings.method,
-        version=__version__,
-        created=datetime.now(UTC),
-        model_name=card.name if card else None,
-        model_hash=card.sha256 if card else None,
-        details=settings.in_words(),
-    )
     stack = SeriesStack(series)
-    with building(out, overwrite=settings.overwrite) as folder:
+    with building(out, kind=CORRECTION, overwrite=settings.overwrite) as folder:
         metal, unreadable = metal_of(stack, series, settings, tell=tell)
         with_metal = [index for index in metal.slices if index not in unreadable]
+        derived = DerivedSeries(
+            uid=new_uid(),
+            description=f"{series.description} {settings.method.upper() if with_metal else 'no metal'} (ctmar)".strip(),
+            method=settings.method,
+            version=__version__,
+            created=datetime.now(UTC),
+            model_name=card.name if card else None,
+            model_hash=card.sha256 if card else None,
+            details=settings.in_words(),
+        )
         output = SeriesOutput(folder, series, derived, settings, metal, previewed=_spread(with_metal, _IN_PREVIEW))
         previews = _previews(with_metal, len(stack), report=settings.report)
         results = correct_stack(

@@ -15,7 +15,7 @@ from ctmar.dicom.pixels import Slice
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import write_ct_series
 from ctmar.evaluation import evaluate, write_results
-from ctmar.files import building
+from ctmar.files import EVALUATION, building
 from ctmar.report import WINDOWS, SlicePreview, before_after_sheet, render_report
 from ctmar.restorer import NetworkRestorer
 from ctmar.simulation import simulate
@@ -43,7 +43,7 @@ def run_demo(out: Path, *, device: str, overwrite: bool, progress: Bar) -> list[
     in all anatomies), metrics.json, metrics.csv, report.html and before-after.png.
     """
     restorer = NetworkRestorer(device=device)
-    with building(out, overwrite=overwrite) as folder:
+    with building(out, kind=EVALUATION, overwrite=overwrite) as folder:
         progress("scanning a phantom with hip prostheses", 0, 1)
         reference_hu, metal = _write_metal_series(folder / "series", device)
         progress("scanning a phantom with hip prostheses", 1, 1)

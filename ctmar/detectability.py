@@ -31,7 +31,7 @@ from ctmar.case_correction import correction_of_cases, known_images
 from ctmar.database import Case, list_cases, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.evaluation import PATHS, path_images
-from ctmar.method_names import METHODS
+from ctmar.method_names import METHODS, needs_network
 from ctmar.methods import Restorer
 from ctmar.metrics import SOFT_TISSUE_HU, body_mask
 from ctmar.observer import channel_outputs, observe
@@ -110,7 +110,7 @@ def detectability(
     outputs: dict[tuple[str, str], list[tuple[NDArray[np.float64], NDArray[np.float64], str]]] = defaultdict(list)
     skipped = []
     files = list_cases(source)
-    wanted = [method for method in methods if restorer is not None or not method.startswith("cnn")]
+    wanted = [method for method in methods if restorer is not None or not needs_network(method)]
     for number, file in enumerate(files, start=1):
         try:
             case = read_case(file)

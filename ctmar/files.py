@@ -5,14 +5,17 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from ctmar.errors import OutputExistsError
+from ctmar.errors import OutputExistsError, UsageError
 
-_MARKS = ("report.json", "*/report.json", "metrics.json", "*.h5", "patches.json")
-"""One of these is in every folder that a command writes and may replace."""
+CORRECTION = ("report.json", "*/report.json")
+EVALUATION = ("metrics.json",)
+CASES = ("*.h5",)
+PATCHES = ("patches.json",)
+"""What the folders hold that a command writes: it may replace those of its own kind alone."""
 
 
 @contextmanager
@@ -34,8 +37,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def building(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
+def building(folder: Path, *, kind: Sequence[str], overwrite: bool = False) -> Iterator[Path]:
     """Give a hidden folder beside `folder` to fill; it takes its place when the block ends without an error.
+
+    `kind` is what a folder holds that may be replaced, such as `CORRECTION`.
 
     After an error, or where the block is interrupted, nothing is left behind and `folder` is as before.
 
@@ -44,7 +49,7 @@ def building(folder: Path, *, overwrite: bool = False) -> Iterator[Path]:
     OutputExistsError
         Where `folder` exists and is not to be overwritten.
     """
-    refuse_existing(folder, overwrite=overwrite)
+    refuse_existing(folder, kind=kind, overwrite=overwrite)
     partial = _partial(folder)
     with _parents(folder):
         shutil.rmtree(partial, ignore_errors=True)
@@ -83,16 +88,38 @@ def remove_partial(folder: Path) -> None:
         _remove(leftover)
 
 
-def refuse_existing(path: Path, *, overwrite: bool) -> None:
-    """Raise `OutputExistsError` where `path` is there and must not be overwritten."""
-    if not overwrite and (path.exists() or path.is_symlink()):
+def refuse_existing(path: Path, *, kind: Sequence[str], overwrite: bool) -> None:
+    """Raise `OutputExistsError` where `path` is there and must not be overwritten.
+
+    A folder without anything in it may be; one that is not empty has to hold an output of this kind, see `building`.
+    """
+    empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
+    if not overwrite and not empty and (path.exists() or path.is_symlink()):
         raise OutputExistsError(f"{path}: exists already; choose another name or give --overwrite.")
     if path.resolve() in (Path.cwd(), *Path.cwd().parents, Path.home(), *Path.home().parents):
         raise OutputExistsError(f"{path}: is or holds the current or the home folder, which is never replaced.")
-    if path.is_dir() and any(path.iterdir()) and not any(any(path.glob(mark)) for mark in _MARKS):
+    if path.is_dir() and not empty and not any(any(path.glob(mark)) for mark in kind):
         raise OutputExistsError(
-            f"{path}: holds no output of ctmar, and only such is replaced; choose another name, or remove it yourself."
+            f"{path}: holds something else than this command writes, and only that is replaced; choose another name, "
+            "or remove it yourself."
         )
+
+
+def keep_source(source: Path, out: Path) -> None:
+    """Refuse to write into the source, to replace it, or to replace a folder that it lies in."""
+    target, origin = out.resolve(), source.resolve()
+    if origin in target.parents:
+        raise UsageError(f"{out}: lies in the source, which is never written to; choose another output.")
+    if out.exists() and target in (origin, *origin.parents):
+        raise UsageError(f"{out}: is or holds the source, which is never overwritten; choose another output.")
+
+
+def keep_files(files: Iterable[Path], out: Path) -> None:
+    """Refuse an output that is, or holds, files of the source, also where these are linked from elsewhere."""
+    target = out.resolve()
+    for file in {one.resolve() for one in files}:
+        if file == target or target in file.parents:
+            raise UsageError(f"{out}: holds files of the source, which are never overwritten; choose another output.")
 
 
 @contextmanager

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctmar import correction, raw
+from ctmar.checks import NOT_FINITE
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case
 from ctmar.detection import DetectionSettings
 from ctmar.dicom.series import choose_series, find_series
+from ctmar.files import keep_source
 from ctmar.images import PlainImage
 from ctmar.methods import Correction
 from ctmar.pipeline import SLICES_AT_ONCE, Tell, correct_stack
@@ -45,7 +48,8 @@ def correct(
     """Correct images, or measured sinograms. Not for diagnostic use.
 
     Images need `pixel_mm`; sinograms need `geometry` and `grid`. Slices without metal come back as they were
-    (sinograms: reconstructed), and so do those whose correction fails its checks, with a warning (`UserWarning`).
+    (sinograms: reconstructed). So do images whose correction fails its checks (`ctmar.checks`), and what came out with
+    values that are not finite, with a warning (`UserWarning`).
 
     Parameters
     ----------
@@ -63,7 +67,7 @@ def correct(
     mu_water_per_mm
         For sinograms: the attenuation that is 0 HU.
     metal
-        The metal, bool, of the images' shape; it is found where None.
+        The metal, bool, of the images' shape, or of one image for all; it is found where None.
     model
         A shipped model or a .safetensors file, for the methods that need one.
 
@@ -79,15 +83,17 @@ def correct(
     ctmar.errors.CtmarError
         Where the model cannot be loaded, or a sinogram cannot be reconstructed.
     """
-    settings = settings or CorrectionSettings()
+    settings = replace(settings or CorrectionSettings(), mask=None)
     array = _checked(data)
     stack = array if array.ndim == 3 else array[None]
-    restorer = restorer_for(settings.method, model, device=settings.device)
     if (geometry is None) != (grid is None) or (geometry is None) == (pixel_mm is None):
         raise ValueError("images need pixel_mm, sinograms need geometry and grid")
     shape = stack.shape if grid is None else (len(stack), *grid.shape)
-    given = None if metal is None else np.broadcast_to(_mask(metal), shape)
+    given = None if metal is None else _mask(metal, shape)
+    restorer = restorer_for(settings.method, model, device=settings.device)
     if geometry is not None and grid is not None:
+        if not 0 < mu_water_per_mm < math.inf:
+            raise ValueError(f"mu_water_per_mm must be positive, not {mu_water_per_mm}")
         if stack.shape[1:] != geometry.shape:
             raise ValueError(f"sinograms of this geometry are {geometry.shape}, not {stack.shape[1:]}")
         cases = [
@@ -172,9 +178,11 @@ def correct_series(
     Raises
     ------
     ctmar.errors.CtmarError
-        Where there is no such series, it cannot be read, the output exists or the model cannot be loaded.
+        Where there is no such series, it cannot be read, the output exists or would be in the source, or the model
+        cannot be loaded.
     """
     settings = settings or CorrectionSettings()
+    keep_source(Path(source), Path(out))
     restorer = restorer_for(settings.method, model, device=settings.device)
     (chosen,) = choose_series(find_series(Path(source)), uid=series)
     return correction.correct_series(chosen, Path(out), settings, restorer=restorer, tell=tell)
@@ -234,7 +242,11 @@ def _from_sinograms(cases: Sequence[Case], settings: CorrectionSettings, restore
             mu_water_per_mm=cases[0].mu_water_per_mm,
             restorer=restorer,
         ).image(settings.method)
-        images_hu[batch] += np.float32(settings.strength) * (corrected - images_hu[batch])
+        for index, image_hu in zip(batch, corrected, strict=True):
+            if np.isfinite(image_hu).all():
+                images_hu[index] += np.float32(settings.strength) * (image_hu - images_hu[index])
+            else:
+                warnings.warn(f"slice {index + 1} is as it was: {NOT_FINITE}", stacklevel=3)
     return images_hu
 
 
@@ -243,10 +255,11 @@ def _slices(
 ) -> _Slices:
     if len(stack) > 1 and slice_mm is None and not found:
         raise ValueError("to find metal in a stack, the distance of its slices is needed: slice_mm")
-    rows_mm, cols_mm = np.broadcast_to(np.asarray(pixel_mm, float), 2)
-    if not (rows_mm > 0 and cols_mm > 0 and (slice_mm or 1) > 0):
+    sizes = np.append(np.broadcast_to(np.asarray(pixel_mm, float), 2), 1.0 if slice_mm is None else slice_mm)
+    if not (np.isfinite(sizes).all() and (sizes > 0).all()):
         raise ValueError("pixel_mm and slice_mm must be positive")
-    return _Slices(stack, (float(rows_mm), float(cols_mm)), [k * (slice_mm or 1.0) for k in range(len(stack))])
+    rows_mm, cols_mm, apart_mm = map(float, sizes)
+    return _Slices(stack, (rows_mm, cols_mm), [k * apart_mm for k in range(len(stack))])
 
 
 def _checked(data: ArrayLike) -> Stack:
@@ -258,8 +271,10 @@ def _checked(data: ArrayLike) -> Stack:
     return array
 
 
-def _mask(metal: NDArray[np.bool_]) -> Mask:
+def _mask(metal: NDArray[np.bool_], shape: tuple[int, ...]) -> Mask:
     mask = np.asarray(metal)
     if mask.dtype != bool:
         raise ValueError(f"metal is a mask of bool, not of {mask.dtype}")
-    return mask
+    if mask.shape not in (shape, shape[1:]):
+        raise ValueError(f"the metal is {mask.shape}, the images are {shape}")
+    return np.broadcast_to(mask, shape)

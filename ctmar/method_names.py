@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ctmar.errors import CtmarError, UsageError
 
 if TYPE_CHECKING:
     from ctmar.methods import Correction
@@ -60,9 +64,30 @@ def register_method(name: str, images: Callable[[Correction], NDArray[np.float32
     _own[name] = OwnMethod(images, network)
 
 
-def own_method(name: str) -> OwnMethod | None:
-    """What was registered under a name."""
-    return _own.get(name)
+def is_own(name: str) -> bool:
+    """Whether a user has registered a method of this name."""
+    return name in _own
+
+
+def own_images(name: str, correction: Correction) -> NDArray[np.float32]:
+    """The images of a user's method.
+
+    Raises
+    ------
+    UsageError
+        Where it fails, or its images have another shape than the correction's.
+    """
+    try:
+        images = np.asarray(_own[name].images(correction), np.float32)
+    except CtmarError:
+        raise
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(last.filename).name}:{last.lineno}"
+        raise UsageError(f"the method {name} failed ({type(error).__name__} at {where}: {error})") from error
+    if images.shape != correction.metal.shape:
+        raise UsageError(f"the method {name} gives images {images.shape}, not {correction.metal.shape}")
+    return images
 
 
 def known_methods() -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ctmar.beam_hardening import correct_beam_hardening
 from ctmar.config import UseSettings
 from ctmar.interpolation import interpolate_trace
-from ctmar.method_names import NEEDS_NETWORK, known_methods, own_method
+from ctmar.method_names import is_own, known_methods, needs_network, own_images
 from ctmar.nmar import nmar_prior, normalized_interpolation
 from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
@@ -137,7 +137,7 @@ class Correction:
         other.restorer = restorer
         other.use = use or restorer.use
         for name in ("_images", "_priors_mu"):
-            kept = {method: stack for method, stack in vars(self)[name].items() if method not in NEEDS_NETWORK}
+            kept = {method: stack for method, stack in vars(self)[name].items() if not needs_network(method)}
             setattr(other, name, kept)
         return other
 
@@ -166,17 +166,15 @@ class Correction:
         Raises
         ------
         ValueError
-            For an unknown method, for one that needs a network where none was given, or for a user's own whose images
-            have another shape.
+            For an unknown method, or for one that needs a network where none was given.
+        UsageError
+            Where a user's own method fails.
         """
         if method not in known_methods():
             raise ValueError(f"unknown method {method!r}: expected one of {', '.join(known_methods())}")
         if method not in self._images:
-            own = own_method(method)
-            if own is not None:
-                image = np.asarray(own.images(self), np.float32)
-                if image.shape != self.metal.shape:
-                    raise ValueError(f"{method} gives images {image.shape}, not {self.metal.shape}")
+            if is_own(method):
+                image = own_images(method, self)
             elif method == "cnn":
                 image = self._network_image()
             elif method == "cnn-mar" and not self._replaces:
@@ -272,8 +270,8 @@ class Correction:
         if self.restorer is None:
             raise ValueError("the methods cnn and cnn-mar need a network")
         names = self.restorer.channels
-        inputs = {name: self.image(name) for name in names if name not in NEEDS_NETWORK}
+        inputs = {name: self.image(name) for name in names if not needs_network(name)}
         if self.restorer.first is not None:
             first = self.using(self.restorer.first)
-            inputs |= first.images(name for name in names if name in NEEDS_NETWORK)
+            inputs |= first.images(name for name in names if needs_network(name))
         return self.restorer(inputs, self.metal)

@@ -102,7 +102,7 @@ def register_architecture(name: str, network: Callable[[Sequence[str]], nn.Modul
     ValueError
         Where the name is one of ours.
     """
-    if name in ("cnn", "unet"):
+    if name in ("cnn", "unet", ""):
         raise ValueError(f"{name!r} is an architecture of ctmar's own: choose another name")
     ARCHITECTURES[name] = network
 
@@ -126,7 +126,7 @@ def build(arch: str, names: Sequence[str]) -> nn.Module:
 
 
 def untrained(arch: str, names: Sequence[str], seed: int) -> nn.Module:
-    """A network at the beginning of its training; `seed` alone decides, and torch's own generator is left alone."""
+    """A network at the beginning of its training; `seed` alone decides; torch's generator on the CPU is left alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build(arch, names)

@@ -63,7 +63,7 @@ def correct_volume(
         Where the mask does not fit the volume.
     """
     began = time.monotonic()
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, kind=(), overwrite=settings.overwrite)
     metal = metal_of_volume(volume, settings, tell=tell)
     kept = _Corrected()
     results = correct_stack(volume, metal.masks, (kept,), settings, restorer=restorer, tell=tell)
@@ -93,7 +93,7 @@ def correct_series_to_nifti(
         Where the mask does not fit the series.
     """
     began = time.monotonic()
-    refuse_existing(out, overwrite=settings.overwrite)
+    refuse_existing(out, kind=(), overwrite=settings.overwrite)
     affine_of(series)  # refuses what cannot be written before the work is done
     stack = SeriesStack(series)
     metal, unreadable = metal_of(stack, series, settings, tell=tell)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -40,17 +41,23 @@ def load_plugins(plugins: Sequence[str] = ()) -> None:
 def _run(name: str, load: Callable[[], object]) -> None:
     try:
         load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"the plugin {name} cannot be loaded ({type(error).__name__}: {error})") from error
 
 
 def _imported(name: str) -> object:
+    if Path(name).is_file() and not name.endswith(".py"):
+        raise ImportError("its name does not end in .py")
     if not name.endswith(".py"):
         return importlib.import_module(name)
     path = Path(name)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if not path.is_file():
+        raise ImportError("there is no such file")
+    called = f"ctmar_plugin_{path.stem}"  # so that it hides no other module
+    spec = importlib.util.spec_from_file_location(called, path)
     if spec is None or spec.loader is None:
         raise ImportError("is no Python file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[called] = module  # dataclasses look for their module there
     spec.loader.exec_module(module)
     return module

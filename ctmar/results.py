@@ -108,7 +108,7 @@ class SeriesResult:
 
     def as_report(self) -> dict[str, Any]:
         """All of it but the names of folder and files."""
-        report = asdict(self)
+        report = {**asdict(self), "warnings": [*self.about_slices(), *self.warnings]}
         for names in (report, *report["slices"]):
             names.pop("folder", None)
             names.pop("file", None)

@@ -22,6 +22,7 @@ from torch import nn
 from ctmar.config import UseSettings, settings_from
 from ctmar.errors import ModelError, UsageError
 from ctmar.files import replacing
+from ctmar.method_names import METHODS
 from ctmar.network import ARCHITECTURES, build
 
 SHIPPED = Path(__file__).parent / "models"
@@ -169,7 +170,10 @@ def read_card(path: Path) -> ModelCard:
     if not all(isinstance(part, dict) for part in (card.settings, card.data, card.metrics)):
         raise ModelError(f"{beside}: is not a model card of ctmar")
     if card.arch not in ARCHITECTURES:
-        raise ModelError(f"{beside}: the architecture {card.arch!r} is not known to this version of ctmar")
+        raise ModelError(
+            f"{beside}: the architecture {card.arch!r} is not known to this version of ctmar; one of your own needs "
+            "ctmar --plugin FILE before the command"
+        )
     return replace(card, channels=channels, use=use)
 
 
@@ -203,6 +207,8 @@ def model_path(name_or_path: str | Path) -> Path:
     if path.is_file():
         raise ModelError(f"{path}: is not a {SUFFIX} file; only that format is loaded")
     names = sorted(one.stem for one in SHIPPED.glob(f"*{SUFFIX}"))
+    if str(name_or_path) in METHODS:
+        raise ModelError(f"{name_or_path} is a method, not a model: --method {name_or_path}")
     near = difflib.get_close_matches(str(name_or_path), names, n=1)
     hint = f"did you mean {near[0]}?" if near else f"shipped models: {', '.join(names) or 'none'}"
     raise ModelError(f"there is no model {str(name_or_path)!r}; {hint}")

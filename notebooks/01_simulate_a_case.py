@@ -82,8 +82,8 @@ assert (np.diff(shares_of_iron) < 0).all()
 # %% [markdown]
 # ## Photon starvation
 #
-# Behind 10 cm of iron and a pelvis hardly a photon arrives. The noise of a line integral p is that of the photons that
-# are left: sqrt(exp(p) / N).
+# Behind four centimetres of iron and a pelvis hardly a photon arrives. The noise of a line integral p is that of the
+# photons that are left: sqrt(exp(p) / N).
 
 # %%
 longest = float(case.sinogram_metal.max())
@@ -101,16 +101,17 @@ picture(case.sinogram_metal, case.sinogram_metal - case.sinogram_reference, low=
 # %% [markdown]
 # ## What makes the streaks
 #
-# The same slice without noise, and with a beam of a single energy: what is left then is the metal's edge alone.
-# `project_case` gives the path lengths, of which any spectrum makes line integrals.
+# The same scan without noise and scatter: what is left is beam hardening and the metal's sharp edge. Beside it what
+# noise, starvation and scatter add.
 
 # %%
 quiet = data_sim.ScanSettings(photons=1e12, scatter_photons=0)
 noise_free = data_sim.simulate(
     clean_hu, pixel_mm=1.6, implant=case.implant, geometry=geometry, settings=quiet, seed=7, device="cpu"
 )
-starved_hu = np.std((case.uncorrected_hu - noise_free.uncorrected_hu)[~case.metal])
-print(f"noise and starvation: {starved_hu:.0f} HU; beam hardening, scatter and edges: the other {error_hu:.0f} HU")
+hardened_hu = np.sqrt(np.mean((noise_free.uncorrected_hu - noise_free.reference_hu)[~case.metal] ** 2))
+print(f"error without noise and scatter: {hardened_hu:.0f} HU, with them {error_hu:.0f} HU")
+assert hardened_hu < error_hu
 picture(noise_free.uncorrected_hu, case.uncorrected_hu - noise_free.uncorrected_hu)
 
 # %% [markdown]

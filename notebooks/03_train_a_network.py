@@ -72,7 +72,7 @@ with h5py.File("db/case-000001.h5") as file:
 # %% [markdown]
 # ## Training
 #
-# Patients are split, never slices. The paper's architecture, three channels, both paths; few and small patches.
+# Patients are split, never slices. The paper's architecture, three channels, raw data only; few and small patches.
 
 # %%
 training = TrainingSettings(epochs=6, patches=400, patch=48, batch_size=16, lr=2e-3, path="raw")

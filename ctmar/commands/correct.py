@@ -15,13 +15,13 @@ from ctmar.commands.flags import (
     Verbose,
     check_device,
     given,
-    keep_source,
     methods,
     models,
     nearest,
     presets,
 )
 from ctmar.errors import UsageError
+from ctmar.files import keep_source
 
 _METAL = "How metal is found"
 _MORE = "Further output"
@@ -110,17 +110,22 @@ def correct(
     Example: `ctmar correct series/ --out corrected --report`
     """
     from ctmar.config import load_toml, settings_from
+    from ctmar.console import warn
     from ctmar.correcting import correct_cases, correct_dicom, correct_nifti, is_case_source
     from ctmar.correction_settings import CorrectionSettings
     from ctmar.dicom.dicomdir import is_dicomdir
     from ctmar.masks import split_choice
-    from ctmar.method_names import known_methods
+    from ctmar.method_names import known_methods, needs_network
     from ctmar.nifti import is_nifti
     from ctmar.presets import PRESETS, with_preset
+    from ctmar.restorer import DEFAULT_MODEL
 
     method = method.lower() if method else None
     if method is not None and method not in known_methods():
-        raise UsageError(f"there is no method {method!r}{nearest(method, known_methods())}")
+        raise UsageError(
+            f"there is no method {method!r}{nearest(method, known_methods())} (One of your own needs ctmar --plugin"
+            " FILE before the command.)"
+        )
     values = load_toml(config) if config else {}
     in_file = values.pop("preset", "auto")
     preset = preset or in_file
@@ -142,6 +147,8 @@ def correct(
         origin=str(config) if config else "correct",
     )
     check_device(settings.device)
+    if model != DEFAULT_MODEL and not needs_network(settings.method):
+        warn(f"{settings.method} needs no network: --model is not used.")
     keep_source(source.parent if is_dicomdir(source) else source, out)
     for kept in (split_choice(settings.mask)[0] if settings.mask else None, config, Path(model)):
         if kept is not None and kept.is_file():

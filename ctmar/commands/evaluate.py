@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ctmar.commands.flags import Device, Json, Overwrite, Quiet, Verbose, check_device, keep_source
+from ctmar.commands.flags import Device, Json, Overwrite, Quiet, Verbose, check_device
 from ctmar.commands.flags import models as model_names
 from ctmar.errors import UsageError
+from ctmar.files import keep_source
 
 if TYPE_CHECKING:
     from ctmar.restorer import NetworkRestorer
@@ -43,7 +44,7 @@ def evaluate(
     from ctmar.console import note, print_json, print_metrics, progress_bar, warn
     from ctmar.evaluation import evaluate as run
     from ctmar.evaluation import trained_on, variants_of, without_nan, write_results
-    from ctmar.files import building, refuse_existing
+    from ctmar.files import EVALUATION, building, refuse_existing
     from ctmar.metrics import summarise
     from ctmar.report import render_report
     from ctmar.report.gallery import failure_gallery
@@ -53,7 +54,7 @@ def evaluate(
 
     check_device(device)
     keep_source(source, out)
-    refuse_existing(out, overwrite=overwrite)
+    refuse_existing(out, kind=EVALUATION, overwrite=overwrite)
     models = {}
     for name in model or [DEFAULT_MODEL]:
         one = NetworkRestorer(name, device=device)
@@ -64,7 +65,7 @@ def evaluate(
         models[one.card.name] = one
     restorer = next(iter(models.values()))
     variants = variants_of(models, ablation=ablation)
-    with building(out, overwrite=overwrite) as folder:
+    with building(out, kind=EVALUATION, overwrite=overwrite) as folder:
         with progress_bar() as bar:
             rows, skipped = run(
                 source,

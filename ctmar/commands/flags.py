@@ -81,15 +81,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}."
 
 
-def keep_source(source: Path, out: Path) -> None:
-    """Refuse to write into the source, to replace it, or to replace a folder that it lies in."""
-    target, origin = out.resolve(), source.resolve()
-    if origin in target.parents:
-        raise UsageError(f"{out}: lies in the source, which is never written to; choose another output.")
-    if out.exists() and target in (origin, *origin.parents):
-        raise UsageError(f"{out}: is or holds the source, which is never overwritten; choose another output.")
-
-
 def check_device(device: str) -> None:
     """Raise `UsageError` for a device that is unknown or not there."""
     from data_sim.projection import choose_device

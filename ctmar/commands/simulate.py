@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from ctmar import __version__
-from ctmar.commands.flags import Device, Quiet, Verbose, check_device, given, keep_source, names
+from ctmar.commands.flags import Device, Quiet, Verbose, check_device, given, names
 from ctmar.errors import SomeSlicesFailedError, UsageError
+from ctmar.files import keep_source
 
 
 def simulate(

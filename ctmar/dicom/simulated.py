@@ -53,7 +53,7 @@ def write_case_dicom(case_file: Path, folder: Path, settings: SimulationSettings
     if stored is None or reference is None or case.mask_metal is None:
         raise UnsupportedInputError(f"{case_file}: lacks an image; simulate the database again.")
     pixels = {"metal": stored, "reference": reference, "mask": case.mask_metal}
-    with building(folder) as partial:
+    with building(folder, kind=()) as partial:
         for number, kind in enumerate(SERIES, start=1):
             save(_dataset(kind, number, pixels[kind], case, case_file.stem, settings), partial / kind / "0001.dcm")
 

@@ -94,7 +94,7 @@ def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
         )
     by = "patient"
     if len(set(groups.values())) < 2:
-        logger.warning("all cases are of one patient: validating on the same patient, so the loss flatters")
+        logger.warning("all cases are of one patient: validating on the same patient, so the loss is too good")
         by = "case"
         groups = {case: case.name for case in groups}
     train_groups, _ = split_patients(

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ctmar import __version__
 from ctmar.config import TrainingSettings
 from ctmar.errors import UnsupportedInputError
-from ctmar.files import building
+from ctmar.files import PATCHES, building
 from ctmar.learning.distributed import Team
 from ctmar.learning.patches import Patches, record_type, sample_patches
 from ctmar.learning.split import Split
@@ -60,7 +60,7 @@ def store_patches(split: Split, settings: TrainingSettings, folder: Path) -> tup
         if json.loads((folder / _INDEX).read_text(encoding="utf-8"))["key"] == key:
             return open_patches(folder)
     parts = zip(_PARTS, (split.train, split.validation), _counts(settings), strict=True)
-    with building(folder, overwrite=True) as partial:
+    with building(folder, kind=PATCHES, overwrite=True) as partial:
         index: dict[str, Any] = {"key": key}
         for seed, (name, cases, count) in enumerate(parts, start=settings.seed):
             records = _new_file(partial / f"{name}.npy", count, settings)

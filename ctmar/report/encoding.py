@@ -55,9 +55,18 @@ def encode(preview: SlicePreview) -> EncodedSlice:
         "label": preview.label,
         "notes": preview.notes,
         "aspect": cols / rows,
+        "focus": _middle_of(preview.metal),
         "metal_pixels": 0 if preview.metal is None else int(np.count_nonzero(preview.metal)),
         "pictures": pictures,
     }
+
+
+def _middle_of(metal: NDArray[np.bool_] | None) -> tuple[float, float]:
+    """Where the metal is, from the left and from the top in percent; the middle of the image without any."""
+    if metal is None or not metal.any():
+        return 50.0, 50.0
+    row, col = np.argwhere(metal).mean(axis=0)
+    return round(100 * (col + 0.5) / metal.shape[1], 1), round(100 * (row + 0.5) / metal.shape[0], 1)
 
 
 def levels(image_hu: NDArray[np.floating], factor: int = 1) -> NDArray[np.uint16]:

@@ -130,7 +130,7 @@ def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int]
     for kind in dict.fromkeys(row["path"] for row in rows):
         parts.append(f"## {'From raw data' if kind == 'raw' else 'From images alone'}")
         for metric, title, digits in (("rmse_body_hu", "RMSE in the body, HU", 1), ("ssim", "SSIM", 3)):
-            parts.append(f"### {title}: means, with 95 % intervals over patients")
+            parts.append(f"### {title}: means, with 95 % intervals over patients (of one patient: over cases)")
             parts += [table_of_means(means, path=kind, metric=metric, digits=digits) for means in by_group]
         parts.append("### RMSE in the image, HU (as Table 1 of Zhang & Yu 2018)")
         parts.append(table_of_cases(rows, "rmse_hu", path=kind))

@@ -7,7 +7,7 @@
   const data = [...document.querySelectorAll(".slice-data")];
   const at = (id) => document.getElementById(id);
   const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
-  const stage = at("stage"), cut = at("cut"), slider = at("slice"), level = at("level"), width = at("width");
+  const stage = at("stage"), cut = at("cut"), slider = at("slice"), level = at("level"), width = at("width"), zoom = at("zoom");
 
   // Slices are parsed and decoded when first shown, so that a long series opens at once; the last few are kept.
   const decoded = new Map();
@@ -33,7 +33,7 @@
   }
 
   async function decode(k) {
-    const { label, notes, aspect, pictures } = JSON.parse(data[k].textContent);
+    const { label, notes, aspect, focus, pictures } = JSON.parse(data[k].textContent);
     const { values: before, rows, cols } = await numbers(pictures.before);
     const images = { before };
     if (pictures.after) {
@@ -47,7 +47,7 @@
     for (const name of ["reference", "prior"]) {
       if (pictures[name]) images[name] = (await numbers(pictures[name])).values;
     }
-    return { label, notes, aspect, pictures, images, rows, cols };
+    return { label, notes, aspect, focus, pictures, images, rows, cols };
   }
 
   function slice(k) {
@@ -77,6 +77,7 @@
   }
 
   let shown = null;
+  let own = null; // where the reader wants to look, in percent from the left and from the top
   let latest = 0;
   async function show() {
     const request = ++latest;
@@ -90,11 +91,12 @@
     ["left", "right"].forEach((side, n) => {
       const name = wanted[n] in images ? wanted[n] : "after";
       paint(at(side), images[name], rows, cols, name === "difference");
-      const caption = name === wanted[n] ? NAMES[name] : `No ${wanted[n]} for this slice`;
+      const caption = name === wanted[n] ? NAMES[name] + (name === "difference" ? ` ±${DIFFERENCE_HU / 2} HU` : "") : `No ${wanted[n]} for this slice`;
       at(side).setAttribute("aria-label", `${caption}, ${label}`);
       at(`${side}-tag`).textContent = caption;
       at(side).dataset.image = name;
     });
+    magnify();
     const outline = at("outline"), metal = at("metal");
     outline.hidden = !(metal && metal.checked && pictures.outline);
     if (!outline.hidden) outline.src = pictures.outline;
@@ -118,6 +120,24 @@
     if (now) now.setAttribute("transform", `translate(${spot ? Number(spot.getAttribute("x")) + spot.getAttribute("width") / 2 : -9} 0)`);
   }
 
+  function focus() {
+    return own || (shown ? shown.focus : [50, 50]);
+  }
+
+  function magnify() {
+    const [x, y] = focus();
+    stage.style.setProperty("--zoom", zoom.value);
+    stage.style.setProperty("--focus-x", `${x}%`);
+    stage.style.setProperty("--focus-y", `${y}%`);
+    at("zoom-value").textContent = `× ${zoom.value}`;
+  }
+
+  // A place of the picture, 0..1, of one of the stage, and back.
+  function inPicture(part, axis) {
+    const middle = focus()[axis] / 100;
+    return middle + (part - middle) / zoom.value;
+  }
+
   function divide() {
     stage.style.setProperty("--cut", `${cut.value}%`);
     at("cut-value").textContent = `${Math.round(cut.value)} %`;
@@ -136,7 +156,8 @@
     }
     if (!shown || x < 0 || x >= 1 || y < 0 || y >= 1) return;
     const name = at(100 * x < cut.value ? "left" : "right").dataset.image;
-    const value = shown.images[name][Math.floor(y * shown.rows) * shown.cols + Math.floor(x * shown.cols)] * step;
+    const row = Math.floor(inPicture(y, 1) * shown.rows), col = Math.floor(inPicture(x, 0) * shown.cols);
+    const value = shown.images[name][row * shown.cols + col] * step;
     at("value").textContent = `${name === "difference" ? value : value + lowest} HU`;
   }
 
@@ -162,11 +183,19 @@
     event.preventDefault();
     page(Math.sign(event.deltaY));
   }, { passive: false });
+  stage.addEventListener("dblclick", (event) => {
+    const [x, y] = place(event);
+    own = [100 * inPicture(x, 0), 100 * inPicture(y, 1)];
+    zoom.value = Number(zoom.value) >= 8 ? 1 : Math.max(2, 2 * zoom.value);
+    magnify();
+  });
   stage.addEventListener("keydown", (event) => {
     const presets = [...document.querySelectorAll("input[name=window]")];
     const keys = {
       ArrowLeft: () => { cut.value = Number(cut.value) - 2; divide(); },
       ArrowRight: () => { cut.value = Number(cut.value) + 2; divide(); },
+      "+": () => { zoom.value = Number(zoom.value) + 1; magnify(); },
+      "-": () => { zoom.value = Number(zoom.value) - 1; magnify(); },
       ArrowUp: () => page(-1), ArrowDown: () => page(1), PageUp: () => page(-10), PageDown: () => page(10),
     };
     const number = Number(event.key);
@@ -177,6 +206,7 @@
   });
   at("viewer").addEventListener("input", (event) => {
     if (event.target === cut) return divide();
+    if (event.target === zoom) return magnify();
     if (event.target.name === "window") preset(event.target.value);
     if (event.target === level || event.target === width) preset("free");
     show();

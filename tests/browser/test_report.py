@@ -59,6 +59,31 @@ def test_the_divider_follows_mouse_and_keys(page):
     )
 
 
+def test_zoom_about_the_metal_and_where_one_looks(page):
+    def side():
+        return page.evaluate("document.getElementById('left').getBoundingClientRect().width")
+
+    stage = page.locator("#stage").bounding_box()
+    assert side() == pytest.approx(stage["width"], abs=1)
+    set_slider(page, "zoom", 4)
+    assert side() == pytest.approx(4 * stage["width"], abs=2)
+    page.locator("#stage").hover()  # which scrolls to it
+    stage = page.locator("#stage").bounding_box()
+    # the metal's middle stays where it was, and the divider where it is seen
+    x, y = 32 / SIDE, 22 / SIDE
+    box = page.evaluate("(({x, y}) => ({x, y}))(document.getElementById('left').getBoundingClientRect())")
+    assert box["x"] + 4 * stage["width"] * x == pytest.approx(stage["x"] + stage["width"] * x, abs=3)
+    page.mouse.move(stage["x"] + x * stage["width"], stage["y"] + y * stage["height"])
+    assert int(page.text_content("#value").split()[0]) == pytest.approx(image_hu(1, 100)[22, 32], abs=4)
+    page.mouse.move(stage["x"] + (x + 0.4) * stage["width"], stage["y"] + y * stage["height"])
+    column = int((x + 0.4 / 4) * SIDE)
+    assert int(page.text_content("#value").split()[0]) == pytest.approx(image_hu(1, 100)[22, column], abs=4)
+    page.locator("#stage").press("-")
+    assert page.input_value("#zoom") == "3"
+    page.mouse.dblclick(stage["x"] + 0.9 * stage["width"], stage["y"] + 0.2 * stage["height"])
+    assert page.input_value("#zoom") == "6"
+
+
 def test_slices_by_slider_keys_wheel_and_plot(page):
     set_slider(page, "slice", 3)
     wait_for(page, "slice 4")

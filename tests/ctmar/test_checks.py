@@ -78,12 +78,12 @@ def test_much_that_changed_far_away_is_said():
 def test_truncation_and_metal_at_the_border():
     assert not check(image(), patient(), pin()).warnings
     cut = patient(centre=(0.0, -70.0))
-    assert any("truncated" in text for text in check(image(cut), cut, pin()).warnings)
+    assert any("reaches the border" in text for text in check(image(cut), cut, pin()).warnings)
     assert any("metal at the border" in text for text in check(image(), patient(), pin(80, 2)).warnings)
     y, x = np.mgrid[:SIDE, :SIDE] - (SIDE - 1) / 2
     circle = np.hypot(y, x) > 50
     padded = np.where(circle, -1000, patient()).astype(np.float32)
-    assert any("truncated" in text for text in check(image(padded, circle), padded, pin()).warnings)
+    assert any("reaches the border" in text for text in check(image(padded, circle), padded, pin()).warnings)
 
 
 def test_a_table_at_the_border_is_no_patient():
@@ -95,5 +95,5 @@ def test_a_table_at_the_border_is_no_patient():
 def test_nothing_but_metal():
     source = image()
     found = check(source, source.image_hu, np.ones((SIDE, SIDE), bool))
-    assert not found.failure
+    assert found.failure == "metal would be 100% of the patient: the mask is wrong"
     assert found.measures["largest_change_hu"] == 0

@@ -53,7 +53,7 @@ def test_table_of_metrics(capsys):
 @pytest.fixture
 def _loud_again():
     yield
-    console.chat.quiet = False
+    console.be_quiet(False)
     for name in ("ctmar", "data_sim"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [], True
@@ -98,7 +98,7 @@ def test_no_color_is_respected(monkeypatch, colour, expected):
 
 def test_the_bar_says_how_fast(monkeypatch):
     terminal = Console(file=io.StringIO(), force_terminal=True, width=80, color_system=None)
-    monkeypatch.setattr(console, "chat", terminal)
+    monkeypatch.setattr(console, "err", terminal)
     with console.progress_bar() as bar:
         for done in range(6):
             bar("correcting", done, 6)

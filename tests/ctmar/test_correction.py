@@ -179,6 +179,7 @@ def test_an_error_in_a_method_leaves_the_old_output(tmp_path, source, monkeypatc
 
 def test_an_output_that_exists_is_refused(tmp_path, source):
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes.txt").touch()
     with pytest.raises(OutputExistsError):
         correct_series(series_of(source), tmp_path / "out", LI)
 
@@ -227,8 +228,7 @@ def test_own_mask(tmp_path, source):
     assert json.loads((tmp_path / "out" / "report.json").read_text())["settings"]["own_mask"] is True
     np.save(tmp_path / "own.npy", np.ones_like(own))  # leaves no pixel to measure a change in
     everything = correct_series(series_of(source), tmp_path / "everything", settings)
-    assert everything.corrected == 4
-    assert everything.slices[0].measures["largest_change_hu"] == 0
+    assert [s.message for s in everything.failed] == ["metal would be 100% of the patient: the mask is wrong"] * 4
     np.save(tmp_path / "own.npy", own[:3])
     with pytest.raises(UsageError, match=r"\(3, 64, 64\)"):
         correct_series(series_of(source), tmp_path / "other", settings)

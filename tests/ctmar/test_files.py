@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from ctmar.errors import OutputExistsError
-from ctmar.files import building, claimed, refuse_existing, remove_partial, replacing
+from ctmar.files import CASES, CORRECTION, building, claimed, refuse_existing, remove_partial, replacing
 from tests.ctmar.small import tree
 
 
@@ -58,7 +58,7 @@ def test_replacing_gives_back_the_folders_that_it_made(tmp_path):
 
 
 def test_building_makes_a_whole_folder(tmp_path):
-    with building(tmp_path / "new" / "out") as folder:
+    with building(tmp_path / "new" / "out", kind=CORRECTION) as folder:
         fill(folder, "new")
         assert not (tmp_path / "new" / "out").exists()
     assert tree(tmp_path).keys() == {"new", "new/out", "new/out/a.txt", "new/out/sub", "new/out/sub/b.txt"}
@@ -66,20 +66,20 @@ def test_building_makes_a_whole_folder(tmp_path):
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt(), SystemExit(143)])
 def test_building_leaves_nothing_after_an_error(tmp_path, error):
-    with pytest.raises(type(error)), building(tmp_path / "new" / "out") as folder:
+    with pytest.raises(type(error)), building(tmp_path / "new" / "out", kind=CORRECTION) as folder:
         write_half(folder, error)
     assert tree(tmp_path) == {}
 
 
 def test_building_refuses_what_exists(tmp_path, old):
     before = tree(tmp_path)
-    with pytest.raises(OutputExistsError, match="--overwrite"), building(old):
+    with pytest.raises(OutputExistsError, match="--overwrite"), building(old, kind=CORRECTION):
         pytest.fail("the block must not run")
     assert tree(tmp_path) == before
 
 
 def test_building_replaces_the_whole_old_folder(tmp_path, old):
-    with building(old, overwrite=True) as folder:
+    with building(old, kind=CORRECTION, overwrite=True) as folder:
         (folder / "c.txt").write_text("new")
         assert (old / "a.txt").read_text() == "old"
     assert tree(tmp_path).keys() == {"out", "out/c.txt"}
@@ -87,14 +87,14 @@ def test_building_replaces_the_whole_old_folder(tmp_path, old):
 
 def test_building_keeps_the_old_folder_after_an_error(tmp_path, old):
     before = tree(tmp_path)
-    with pytest.raises(ValueError, match="no"), building(old, overwrite=True) as folder:
+    with pytest.raises(ValueError, match="no"), building(old, kind=CORRECTION, overwrite=True) as folder:
         write_half(folder, ValueError("no"))
     assert tree(tmp_path) == before
 
 
 def test_building_puts_the_old_folder_back_where_the_new_one_cannot_be_renamed(tmp_path, old):
     before = tree(tmp_path)
-    with pytest.raises(FileNotFoundError), building(old, overwrite=True) as folder:
+    with pytest.raises(FileNotFoundError), building(old, kind=CORRECTION, overwrite=True) as folder:
         folder.rename(tmp_path / "gone")
     (tmp_path / "gone").rmdir()
     assert tree(tmp_path) == before
@@ -106,7 +106,7 @@ def test_building_replaces_files_and_links_but_not_what_a_link_points_to(tmp_pat
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     before = tree(old)
     for name in ("file", "link", "dangling"):
-        with building(tmp_path / name, overwrite=True) as folder:
+        with building(tmp_path / name, kind=CORRECTION, overwrite=True) as folder:
             (folder / "c.txt").write_text("new")
         assert not (tmp_path / name).is_symlink()
         assert (tmp_path / name / "c.txt").read_text() == "new"
@@ -115,22 +115,38 @@ def test_building_replaces_files_and_links_but_not_what_a_link_points_to(tmp_pat
 
 
 def test_refuse_existing(tmp_path, old):
-    refuse_existing(tmp_path / "free", overwrite=False)
-    refuse_existing(old, overwrite=True)
+    refuse_existing(tmp_path / "free", kind=CORRECTION, overwrite=False)
+    refuse_existing(old, kind=CORRECTION, overwrite=True)
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     for path in (old, tmp_path / "dangling"):
         with pytest.raises(OutputExistsError):
-            refuse_existing(path, overwrite=False)
+            refuse_existing(path, kind=CORRECTION, overwrite=False)
     (tmp_path / "empty").mkdir()
-    refuse_existing(tmp_path / "empty", overwrite=True)
+    refuse_existing(tmp_path / "empty", kind=CORRECTION, overwrite=True)
 
 
 def test_a_folder_that_no_command_has_written_is_not_replaced(tmp_path, old):
     (old / "report.json").unlink()
     before = tree(tmp_path)
-    with pytest.raises(OutputExistsError, match="holds no output of ctmar"), building(old, overwrite=True):
+    with pytest.raises(OutputExistsError, match="holds something else"), building(old, kind=CORRECTION, overwrite=True):
         pass
     assert tree(tmp_path) == before
+
+
+def test_an_output_of_another_kind_is_not_replaced(tmp_path, old):
+    """A database of cases is hours of work: no corrected series takes its place."""
+    with pytest.raises(OutputExistsError, match="holds something else"), building(old, kind=CASES, overwrite=True):
+        pass
+    (old / "report.json").rename(old / "case-000001.h5")
+    with pytest.raises(OutputExistsError, match="holds something else"), building(old, kind=CORRECTION, overwrite=True):
+        pass
+
+
+def test_an_empty_folder_is_free(tmp_path):
+    (tmp_path / "empty").mkdir()
+    with building(tmp_path / "empty", kind=CORRECTION) as folder:
+        (folder / "report.json").write_text("{}")
+    assert [path.name for path in (tmp_path / "empty").iterdir()] == ["report.json"]
 
 
 def test_a_full_disk_is_reported_with_the_name_that_was_asked_for(tmp_path):

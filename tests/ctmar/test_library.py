@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pydicom
@@ -10,12 +12,12 @@ import pytest
 import ctmar
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.detection import detect_in_image
-from ctmar.errors import ModelError, NoUsableSeriesError, SeveralSeriesError
+from ctmar.errors import ModelError, NoUsableSeriesError, SeveralSeriesError, UsageError
 from ctmar.methods import Correction
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL
 from data_sim.units import MU_WATER_PER_MM, hu_to_mu, mu_to_hu
-from tests.ctmar.small import GEOMETRY, GRID, METAL, small_volumes, write_small_series
+from tests.ctmar.small import GEOMETRY, GRID, METAL, small_volumes, tree, write_small_series
 
 LI = CorrectionSettings("li", device="cpu")
 WHOLE = CorrectionSettings("li", adaptive=False, device="cpu")
@@ -115,6 +117,43 @@ def test_sinograms():
     np.testing.assert_allclose(half, (expected[0] + uncorrected[1]) / 2, atol=0.01)
 
 
+def test_sinograms_whose_metal_is_found():
+    """More of them than are corrected at once; an own mask in the settings is ignored."""
+    dirty = np.repeat(small_volumes(1, metal=(0,))[0], 9, axis=0)
+    sinograms = Projector(GEOMETRY, GRID, device="cpu").forward(hu_to_mu(dirty, MU_WATER_PER_MM))
+    settings = CorrectionSettings("li", device="cpu", mask=Path("ignored.npy"))
+    images = ctmar.correct(sinograms, settings, geometry=GEOMETRY, grid=GRID)
+    assert (images == images[0]).all()
+    uncorrected = ctmar.correct(
+        sinograms[0], CorrectionSettings("uncorrected", device="cpu"), geometry=GEOMETRY, grid=GRID
+    )
+    assert np.abs(images[8] - uncorrected).max() > 50
+
+
+def test_what_is_not_finite_is_not_given_back():
+    sinogram = np.ones(GEOMETRY.shape)
+    metal = np.zeros(GRID.shape, bool)
+    metal[30:33, 30:33] = True
+    ctmar.register_method("nan", lambda correction: np.full(correction.metal.shape, np.nan))
+    options = {"geometry": GEOMETRY, "grid": GRID, "metal": metal}
+    with pytest.warns(UserWarning, match="slice 1 is as it was"):
+        image = ctmar.correct(sinogram, CorrectionSettings("nan", device="cpu"), **options)
+    np.testing.assert_array_equal(
+        image, ctmar.correct(sinogram, CorrectionSettings("uncorrected", device="cpu"), **options)
+    )
+
+
+def test_the_source_is_never_written_to(tmp_path, volumes):
+    write_small_series(tmp_path / "d" / "series", volumes[0])
+    ctmar.correct_series(tmp_path / "d" / "series", tmp_path / "d" / "corrected", LI)
+    before = tree(tmp_path)
+    overwriting = replace(LI, overwrite=True)
+    for out in ("d", "d/series", "d/series/out"):
+        with pytest.raises(UsageError, match="source"):
+            ctmar.correct_series(tmp_path / "d" / "series", tmp_path / out, overwriting)
+    assert tree(tmp_path) == before
+
+
 @pytest.mark.parametrize(
     ("data", "options", "message"),
     [
@@ -124,10 +163,13 @@ def test_sinograms():
         (np.zeros((64, 64)), {"geometry": GEOMETRY, "grid": GRID}, r"are \(120, 128\), not \(64, 64\)"),
         (np.zeros((3, 64, 64)), {"pixel_mm": 1.0}, "slice_mm"),
         (np.zeros((64, 64)), {"pixel_mm": -1.0}, "must be positive"),
+        (np.zeros((64, 64)), {"pixel_mm": np.inf}, "must be positive"),
+        (np.zeros((2, 64, 64)), {"pixel_mm": 1.0, "slice_mm": 0}, "must be positive"),
+        (np.zeros((120, 128)), {"geometry": GEOMETRY, "grid": GRID, "mu_water_per_mm": 0}, "must be positive, not 0"),
         (np.zeros(64), {"pixel_mm": 1.0}, r"not an array \(64,\)"),
         (np.full((64, 64), np.nan), {"pixel_mm": 1.0}, "not finite"),
         (np.zeros((64, 64)), {"pixel_mm": 1.0, "metal": np.zeros((64, 64))}, "of bool, not of float64"),
-        (np.zeros((64, 64)), {"pixel_mm": 1.0, "metal": np.zeros((9, 9), bool)}, "broadcast"),
+        (np.zeros((64, 64)), {"pixel_mm": 1.0, "metal": np.zeros((9, 9), bool)}, r"metal is \(9, 9\)"),
     ],
 )
 def test_what_does_not_fit(data, options, message):

@@ -1,9 +1,11 @@
 """A user's own methods and networks, from Python and from the command line."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import torch
 from typer.testing import CliRunner
@@ -11,12 +13,14 @@ from typer.testing import CliRunner
 import ctmar
 from ctmar import network
 from ctmar.cli import app
+from ctmar.config import UseSettings
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.errors import UsageError
 from ctmar.method_names import known_methods, needs_network
 from ctmar.plugins import load_plugins
 from ctmar.weights import read_card
-from tests.ctmar.small import write_small_series
+from data_sim.projection import Projector
+from tests.ctmar.small import GEOMETRY, GRID, write_small_series
 from tests.ctmar.toy_database import write_toy_database
 
 PLUGIN = """
@@ -64,6 +68,9 @@ def test_a_method_from_the_command_line(tmp_path, volumes, plugin):
     )
     inside = volumes[0][1] > -1024
     np.testing.assert_allclose(half[1][inside], (li[1] + volumes[0][1])[inside] / 2, atol=0.01)
+    ds = pydicom.dcmread(tmp_path / "half" / "0002.dcm")
+    written = ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept)
+    np.testing.assert_allclose(written[inside], np.maximum(half[1], -1024)[inside], atol=2)
 
 
 def test_a_network_from_the_command_line(tmp_path, plugin):
@@ -100,20 +107,53 @@ def test_our_architectures_stay():
 
 
 def test_a_method_that_asks_for_a_network():
-    ctmar.register_method("asks", lambda correction: correction.image("cnn"), network=True)
+    """And whose images are not taken for those of another network."""
+    ctmar.register_method("asks", lambda correction: correction.image("cnn") + 1, network=True)
     assert needs_network("asks")
-    assert known_methods()[-1] == "asks" or "asks" in known_methods()
+
+    class Constant:
+        channels, use, first = ("uncorrected",), UseSettings(), None
+
+        def __init__(self, hu):
+            self.hu = hu
+
+        def __call__(self, images_hu, metal):
+            return np.full(metal.shape, self.hu, np.float32)
+
+    flat = np.zeros((1, *GRID.shape), np.float32)
+    projector = Projector(GEOMETRY, GRID, device="cpu")
+    options = {"mu_water_per_mm": 0.02, "restorer": Constant(10)}
+    correction = ctmar.Correction(projector.forward(flat), flat, flat > 0, projector, **options)
+    assert correction.image("asks").mean() == 11
+    assert correction.using(Constant(20)).image("asks").mean() == 21
 
 
 def test_images_of_another_shape_are_refused(volumes):
     ctmar.register_method("small", lambda correction: correction.uncorrected_hu[:, ::2])
-    with pytest.raises(ValueError, match="small gives images"):
+    with pytest.raises(UsageError, match="small gives images"):
         ctmar.correct(volumes[0][1], CorrectionSettings("small", device="cpu"), pixel_mm=1.0)
+
+
+def test_a_method_that_fails_says_where(volumes):
+    ctmar.register_method("broken", lambda correction: 1 / 0)
+    with pytest.raises(UsageError, match=r"broken failed \(ZeroDivisionError at test_plugins.py:\d+"):
+        ctmar.correct(volumes[0][1], CorrectionSettings("broken", device="cpu"), pixel_mm=1.0)
+
+
+def test_a_plugin_may_hold_dataclasses(tmp_path):
+    path = tmp_path / "torch.py"  # and hides no module of that name
+    path.write_text(
+        "from __future__ import annotations\nimport dataclasses\n@dataclasses.dataclass\nclass A:\n    x: int\n"
+    )
+    load_plugins([str(path)])
+    assert sys.modules["torch"] is torch
+    assert sys.modules.pop("ctmar_plugin_torch").A(3).x == 3
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("raise SystemExit(0)", "SystemExit"),
         (None, "cannot be loaded"),
         ("import nosuchmodule", "nosuchmodule"),
         ("1/0", "ZeroDivisionError"),
@@ -139,5 +179,6 @@ def test_installed_packages_are_found(tmp_path, monkeypatch):
         "import ctmar\nctmar.register_method('found', lambda c: c.image('li'))\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "found_by_ctmar", raising=False)
     load_plugins()
     assert "found" in known_methods()

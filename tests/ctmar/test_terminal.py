@@ -11,14 +11,18 @@ from rich.cells import cell_len
 
 from tests.ctmar.small import MARKER, write_small_series
 
+COLOURS = ("FORCE_COLOR", "NO_COLOR", "PY_COLORS", "GITHUB_ACTIONS")
+"""What turns colours on and off."""
+
 COMMANDS = ("simulate", "train", "correct", "evaluate", "demo", "info")
 
 
 def run(*arguments, **variables):
     """`ctmar` as a process of its own, in a terminal of 80 columns."""
+    kept = {name: value for name, value in os.environ.items() if name not in COLOURS}
     return subprocess.run(
         [sys.executable, "-m", "ctmar", *map(str, arguments)],
-        env={**os.environ, "COLUMNS": "80", **variables},
+        env={**kept, "COLUMNS": "80", **variables},
         capture_output=True,
         text=True,
         check=False,
