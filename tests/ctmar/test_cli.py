@@ -298,6 +298,7 @@ def test_a_truncated_slice_among_others(run, tmp_path, source):
 
 def test_outputs_that_exist(run, tmp_path, source, case):
     (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").touch()
     (tmp_path / "file.h5").write_text("precious")
     (tmp_path / "link").symlink_to(tmp_path / "nowhere")
     before = tree(tmp_path)
