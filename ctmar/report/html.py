@@ -213,9 +213,11 @@ def _number(value: float, decimals: int) -> str:
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """(name, text) rows of a mapping, inner mappings as ``outer.inner``."""
+    """(name, text) rows of a mapping, inner mappings as ``outer.inner``; empty texts are left out."""
     rows: list[tuple[str, str]] = []
     for name, value in values.items():
+        if value == "":
+            continue
         if isinstance(value, Mapping):
             rows += _flatten(value, f"{prefix}{name}.")
         elif isinstance(value, (list, tuple)):
