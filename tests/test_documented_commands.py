@@ -170,6 +170,7 @@ def test_commands_run(document, sandbox):
         if made is not None and made.exists():
             shutil.rmtree(made) if made.is_dir() else made.unlink()
             made.with_suffix(".json").unlink(missing_ok=True)
+            shutil.rmtree(made.with_suffix(".training"), ignore_errors=True)
         if words[0] in ("torchrun", "python"):
             process(words)
             continue
