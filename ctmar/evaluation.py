@@ -245,7 +245,7 @@ def path_images(
     variants: Mapping[str, Variant] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
     """Stacks in HU by name: the methods, those of the variants, what is `known` besides, and the limit."""
-    images = {name: stack for name, stack in known.items() if name not in methods or path == "raw"}
+    images = {name: stack for name, stack in known.items() if name not in known_methods() or path == "raw"}
     computed = correction.images(methods)  # first: what variants share with them is then there
     varied = {
         f"{method}@{name}": stack

@@ -1,6 +1,6 @@
 """Commands and code in README and documents run, on small data in the place of what they name; TOML is read.
 
-Not those that install, see `BY_HAND`.
+Not those that install or measure, see `BY_HAND`.
 """
 
 import os
@@ -44,8 +44,8 @@ WITH_THEIR_OWN = ("docs/other-mar-code.md",)
 SHORT = {"--cases": "2", "--workers": "2", "--views": "60"}
 SMALL_TRAINING = 'epochs = 1\npatches = 40\npatch = 32\nbatch_size = 8\npath = "both"\n'
 
-BY_HAND = ("pip", "make", ". .venv", "ctmar demo")
-"""Not run here: they install, or are what CI itself does (`make demo` runs `ctmar demo`)."""
+BY_HAND = ("pip", "make", ". .venv", "ctmar demo", "python -m benchmarks")
+"""Not run here: they install, are what CI itself does (`make demo` runs `ctmar demo`), or measure for minutes."""
 
 
 def blocks(document, language):
@@ -137,14 +137,15 @@ def kept_registries():
             registry.update(entries)
 
 
-def process(words):
-    """`torchrun`, which starts ctmar, and benchmarks, as processes of their own."""
-    words = [{"4": "2", "ctmar": f"{sys.executable} -P -m ctmar"}.get(word, word) for word in words]
-    torchrun = [sys.executable, "-m", "torch.distributed.run"]
-    command = [*torchrun, *words[1:]] if words[0] == "torchrun" else [sys.executable, *words[1:]]
-    command = [part for word in command for part in (word.split() if " -m ctmar" in word else [word])]
+def several_processes(words):
+    """`torchrun`, which starts ctmar, with two processes."""
+    program = f"-m torch.distributed.run --nproc-per-node 2 --no-python {sys.executable} -P -m ctmar"
     result = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False
+        [sys.executable, *program.split(), *words[words.index("ctmar") + 1 :]],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr[-2000:]
 
@@ -160,7 +161,7 @@ def run(words):
 def test_commands_run(document, sandbox):
     Path("phantom").rename("small-phantom")
     for line in commands(document):
-        if not line.startswith(("ctmar ", "torchrun ", "python -m ")):
+        if not line.startswith(("ctmar ", "torchrun ")):
             continue  # the rest of a shell script, which the test of exit codes runs
         words = shortened(shlex.split(line.split(" > ")[0]))
         if "--preview" in words:
@@ -171,8 +172,8 @@ def test_commands_run(document, sandbox):
             shutil.rmtree(made) if made.is_dir() else made.unlink()
             made.with_suffix(".json").unlink(missing_ok=True)
             shutil.rmtree(made.with_suffix(".training"), ignore_errors=True)
-        if words[0] in ("torchrun", "python"):
-            process(words)
+        if words[0] == "torchrun":
+            several_processes(words)
             continue
         try:
             run(words[1:])

@@ -16,10 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 def _set_quiet(quiet: bool) -> bool:
-    if quiet:
-        from ctmar.console import be_quiet
+    from ctmar.console import be_quiet
 
-        be_quiet()
+    be_quiet(quiet)
     return quiet
 
 

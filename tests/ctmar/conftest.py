@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctmar import method_names, network, slice_correction
+from ctmar import console, method_names, network, slice_correction
 from tests.ctmar.small import GEOMETRY, small_volumes
 
 
@@ -19,8 +19,9 @@ def small_fan(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_registered_stays():
-    """Methods and architectures that a test registers are its own."""
+def _nothing_stays():
+    """Methods and architectures that a test registers are its own, and so is its silence."""
+    console.be_quiet(False)
     registries = (method_names._own, network.ARCHITECTURES)
     before = [dict(registry) for registry in registries]
     yield
