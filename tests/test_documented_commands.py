@@ -41,7 +41,7 @@ CLEAN = ("clean-series", "clean", "CLEAN-CT", "TRAINING-FOLDERS", "TEST-FOLDERS"
 WITH_THEIR_OWN = ("docs/other-mar-code.md",)
 """Documents whose code tests/test_documentation.py checks against our own results."""
 
-SHORT = {"--cases": "2", "--workers": "2", "--views": "60"}
+SHORT = {"--cases": "2", "--workers": "2", "--views": "60", "--bins": "230"}
 SMALL_TRAINING = 'epochs = 1\npatches = 40\npatch = 32\nbatch_size = 8\npath = "both"\n'
 
 BY_HAND = ("pip", "make", ". .venv", "ctmar demo", "python -m benchmarks")
@@ -90,7 +90,7 @@ def sandbox(tmp_path, monkeypatch):
     for path in (ROOT / models).glob("*.toml"):
         values = tomllib.loads(path.read_text())
         arch = {"arch": values["arch"], "channels": values["channels"]} if "arch" in values else {}
-        text = SMALL_TRAINING if path.stem in ("default", "unet") else "cases = 2\nviews = 60\n"
+        text = SMALL_TRAINING if path.stem in ("default", "unet") else "cases = 2\nviews = 60\nbins = 230\n"
         if "images" in values:
             text += f"images = {values['images']}\n"
         if path.stem in ("default", "unet"):
