@@ -34,9 +34,8 @@ from ctmar.correction import correct_series
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import ct_dataset, save
-from ctmar.method_names import NEEDS_NETWORK
 from ctmar.methods import Correction
-from ctmar.restorer import NetworkRestorer
+from ctmar.restorer import NetworkRestorer, restorer_for
 from ctmar.segmentation import metal_mask
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc, FanFlat, ImageGrid
@@ -120,7 +119,7 @@ def seconds_of_peer(files: list[Path], method: str, restorer: NetworkRestorer | 
 
 def throughput(slices: int, metal: int, peer: int, method: str) -> dict[str, float]:
     """Slices a second and ratios."""
-    restorer = NetworkRestorer(device="cpu") if method in NEEDS_NETWORK else None
+    restorer = restorer_for(method, device="cpu")
     with TemporaryDirectory() as folder:
         write_series(Path(folder) / "warm", 16, 8)
         write_series(Path(folder) / "clean", slices, 0)
@@ -145,7 +144,7 @@ def throughput(slices: int, metal: int, peer: int, method: str) -> dict[str, flo
 
 def memory(slices: int, method: str) -> float:
     """Peak MiB of this process after a series of which three in ten slices hold metal."""
-    restorer = NetworkRestorer(device="cpu") if method in NEEDS_NETWORK else None
+    restorer = restorer_for(method, device="cpu")
     with TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-c", _WRITE.format(folder=folder, slices=slices)], check=True)
         seconds_of_ours(Path(folder) / "series", method, restorer)

@@ -22,7 +22,7 @@ from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.pixels import read_slice
 from ctmar.dicom.series import Series, choose_series, find_series
 from ctmar.report.pictures import SOFT_TISSUE, Window, tile_sheet, windowed
-from ctmar.restorer import DEFAULT_MODEL, NetworkRestorer
+from ctmar.restorer import DEFAULT_MODEL, restorer_for
 
 _TILE_PX = 320
 _BRIGHT_HU = 2500
@@ -32,7 +32,7 @@ _BRIGHT_HU = 2500
 def corrected(series: Series, way: str) -> dict[float, NDArray[np.float32]]:
     """Images in HU of a way's output, by their position along the axis in mm."""
     method, _, model = way.partition(":")
-    restorer = NetworkRestorer(model or DEFAULT_MODEL) if method.startswith("cnn") else None
+    restorer = restorer_for(method, model or DEFAULT_MODEL)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "out"
         correct_series(series, out, CorrectionSettings(method), restorer=restorer)

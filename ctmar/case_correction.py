@@ -17,11 +17,11 @@ from data_sim.units import mu_to_hu
 def correction_of_cases(
     cases: Sequence[Case],
     path: str,
-    known: Mapping[str, np.ndarray],
     restorer: Restorer | None,
     projector: Projector,
-) -> Correction:
-    """The correction of cases of one geometry on a path; `known` as `known_images` gives them."""
+) -> tuple[Correction, Mapping[str, np.ndarray]]:
+    """The correction of cases of one geometry on a path, and `known_images`, which it does not compute again."""
+    known = known_images(cases, path)
     mu_water_per_mm = cases[0].mu_water_per_mm
     metal = np.stack([np.asarray(case.mask_metal) for case in cases])
     shared: dict[str, Any] = {"mu_water_per_mm": mu_water_per_mm, "restorer": restorer, "known": known}
@@ -29,9 +29,9 @@ def correction_of_cases(
         sinograms = np.stack([case.sinogram_metal for case in cases])
         # of our kernel, whatever made the file's own: see ctmar.raw
         uncorrected_hu = mu_to_hu(projector.fbp(sinograms, window=KERNEL), mu_water_per_mm)
-        return Correction(sinograms, uncorrected_hu, metal, projector, **shared)
+        return Correction(sinograms, uncorrected_hu, metal, projector, **shared), known
     stored_hu = np.clip(np.rint(known["uncorrected"]), *STORED_HU)
-    return Correction.of_image(stored_hu, metal, projector, **shared)
+    return Correction.of_image(stored_hu, metal, projector, **shared), known
 
 
 def known_images(cases: Sequence[Case], path: str) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 import types
 from collections.abc import Mapping
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from ctmar.errors import UsageError
+from ctmar.words import did_you_mean
 
 T = TypeVar("T")
 
@@ -253,8 +253,7 @@ def settings_from(
     known = [field.name for field in fields(cls) if field.init]  # type: ignore[arg-type]
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+            hint = did_you_mean(name, known) or f"known are {', '.join(known)}"
             raise UsageError(f"{origin}: there is no setting {name!r}; {hint}")
     converted = {name: _convert(value, hints[name], f"{origin}: {name}") for name, value in given.items()}
     try:

@@ -27,11 +27,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmar.case_correction import correction_of_cases, known_images
+from ctmar.case_correction import correction_of_cases
 from ctmar.database import Case, list_cases, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.evaluation import PATHS, path_images
-from ctmar.method_names import METHODS, needs_network
+from ctmar.method_names import METHODS, usable
 from ctmar.methods import Restorer
 from ctmar.metrics import SOFT_TISSUE_HU, body_mask
 from ctmar.observer import channel_outputs, observe
@@ -110,7 +110,7 @@ def detectability(
     outputs: dict[tuple[str, str], list[tuple[NDArray[np.float64], NDArray[np.float64], str]]] = defaultdict(list)
     skipped = []
     files = list_cases(source)
-    wanted = [method for method in methods if restorer is not None or not needs_network(method)]
+    wanted = usable(methods, network=restorer is not None)
     for number, file in enumerate(files, start=1):
         try:
             case = read_case(file)
@@ -192,8 +192,7 @@ def _both(
     for one in (with_lesions(case, places, lesions, projector), case):
         bare = _bare(one, projector)
         for path in PATHS:
-            known = known_images([bare], path)
-            correction = correction_of_cases([bare], path, known, restorer, projector)
+            correction, known = correction_of_cases([bare], path, restorer, projector)
             for method, stack in path_images([bare], path, methods, correction, known).items():
                 pairs[path, method].append(stack[0])
     return {key: (present, absent) for key, (present, absent) in pairs.items()}

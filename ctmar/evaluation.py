@@ -14,12 +14,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ctmar.case_correction import correction_of_cases, known_images
+from ctmar.case_correction import correction_of_cases
 from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.method_names import LIMIT, NEEDS_NETWORK, known_methods, needs_network
+from ctmar.method_names import LIMIT, NEEDS_NETWORK, known_methods, usable
 from ctmar.methods import Correction, Restorer
 from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
 from ctmar.weights import ModelCard
@@ -162,9 +162,8 @@ def shown_case(
     """
     case = _checked(read_case(path))
     projector = Projector(case.geometry, case.grid, device=device)
-    known = known_images([case], kind)
-    correction = correction_of_cases([case], kind, known, restorer, projector)
-    wanted = [m for m in known_methods() if m in methods and (restorer is not None or not needs_network(m))]
+    correction, known = correction_of_cases([case], kind, restorer, projector)
+    wanted = [method for method in usable(known_methods(), network=restorer is not None) if method in methods]
     stacks = path_images([case], kind, wanted, correction, known)
     images = {name: stacks[name][0] for name in methods if name in stacks}
     metal = np.asarray(case.mask_metal)
@@ -211,14 +210,13 @@ def _batches(files: Sequence[Path], skipped: list[tuple[str, str]]) -> Iterator[
 def _evaluate_batch(
     cases: Mapping[str, Case], restorer: Restorer | None, variants: Mapping[str, Variant], device: str
 ) -> list[dict[str, Any]]:
-    first = next(iter(cases.values()))
-    projector = Projector(first.geometry, first.grid, device=device)
-    methods = [m for m in known_methods() if restorer is not None or not needs_network(m)]
+    batch = list(cases.values())
+    projector = Projector(batch[0].geometry, batch[0].grid, device=device)
+    methods = usable(known_methods(), network=restorer is not None)
     stacks = {}
     for path in PATHS:
-        stored = known_images(list(cases.values()), path)
-        correction = correction_of_cases(list(cases.values()), path, stored, restorer, projector)
-        stacks[path] = path_images(list(cases.values()), path, methods, correction, stored, variants)
+        correction, stored = correction_of_cases(batch, path, restorer, projector)
+        stacks[path] = path_images(batch, path, methods, correction, stored, variants)
     rows = []
     for index, (name, case) in enumerate(cases.items()):
         reference_hu, metal, pixel_mm = case.images["reference"], np.asarray(case.mask_metal), case.grid.pixel_mm

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,3 +98,8 @@ def known_methods() -> tuple[str, ...]:
 def needs_network(name: str) -> bool:
     """Whether a method needs a trained network."""
     return name in NEEDS_NETWORK or (name in _own and _own[name].network)
+
+
+def usable(names: Iterable[str], *, network: bool) -> list[str]:
+    """Those of the methods that can be computed, with a `network` or without one."""
+    return [name for name in names if network or not needs_network(name)]

@@ -41,6 +41,8 @@ class NetworkRestorer:
 
     def __init__(self, name_or_path: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> None:
         network, self.card = load_model(name_or_path)
+        card = self.card
+        logger.info("model %s: %s, channels %s, sha256 %s", card.name, card.arch, ", ".join(card.channels), card.sha256)
         self.channels = image_names(self.card.channels)
         self.use = self.card.use
         self.first: Restorer | None = None
@@ -68,12 +70,7 @@ class NetworkRestorer:
 
 def restorer_for(method: str, model: str | Path = DEFAULT_MODEL, *, device: str = "auto") -> NetworkRestorer | None:
     """The network that a method needs; None where it needs none, and the model is then not looked at."""
-    if not needs_network(method):
-        return None
-    restorer = NetworkRestorer(model, device=device)
-    card = restorer.card
-    logger.info("model %s: %s, channels %s, sha256 %s", card.name, card.arch, ", ".join(card.channels), card.sha256)
-    return restorer
+    return NetworkRestorer(model, device=device) if needs_network(method) else None
 
 
 def _first(path: Path, card: ModelCard, device: str) -> NetworkRestorer:

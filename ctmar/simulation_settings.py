@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -15,6 +14,7 @@ from ctmar.config import settings_from
 from ctmar.errors import UsageError
 from ctmar.method_names import METHODS, NEEDS_NETWORK
 from ctmar.shapes import fingerprints
+from ctmar.words import did_you_mean
 from data_sim.acquisition import ScanSettings
 from data_sim.field_of_view import narrowed
 from data_sim.geometry import FanArc, FanFlat, Geometry, Parallel
@@ -91,8 +91,7 @@ class SimulationSettings:
                 raise ValueError(f"at least one {what} is needed: any of {', '.join(known)}")
             for name in names:
                 if name not in known:
-                    near = difflib.get_close_matches(name, known, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(known)}"
+                    hint = did_you_mean(name, known) or f"expected one of {', '.join(known)}"
                     hint = "it needs --shapes FILE" if name == OWN else hint
                     raise ValueError(f"unknown {what} {name!r}: {hint}")
         if "uncorrected" not in self.images:

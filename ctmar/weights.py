@@ -6,7 +6,6 @@ unpickled.
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -24,6 +23,7 @@ from ctmar.errors import ModelError, UsageError
 from ctmar.files import replacing
 from ctmar.method_names import METHODS
 from ctmar.network import ARCHITECTURES, build
+from ctmar.words import did_you_mean
 
 SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".safetensors"
@@ -209,8 +209,7 @@ def model_path(name_or_path: str | Path) -> Path:
     names = sorted(one.stem for one in SHIPPED.glob(f"*{SUFFIX}"))
     if str(name_or_path) in METHODS:
         raise ModelError(f"{name_or_path} is a method, not a model: --method {name_or_path}")
-    near = difflib.get_close_matches(str(name_or_path), names, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"shipped models: {', '.join(names) or 'none'}"
+    hint = did_you_mean(str(name_or_path), names) or f"shipped models: {', '.join(names) or 'none'}"
     raise ModelError(f"there is no model {str(name_or_path)!r}; {hint}")
 
 

@@ -5,32 +5,24 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import lazy_loader
 
 if TYPE_CHECKING:
-    from data_sim.acquisition import ScanSettings
-    from data_sim.geometry import FanArc, FanFlat, ImageGrid, Parallel
-    from data_sim.single_slice import SimulatedSlice, simulate
+    from data_sim.acquisition import ScanSettings as ScanSettings
+    from data_sim.geometry import FanArc as FanArc
+    from data_sim.geometry import FanFlat as FanFlat
+    from data_sim.geometry import ImageGrid as ImageGrid
+    from data_sim.geometry import Parallel as Parallel
+    from data_sim.single_slice import SimulatedSlice as SimulatedSlice
+    from data_sim.single_slice import simulate as simulate
 
-__all__ = ["FanArc", "FanFlat", "ImageGrid", "Parallel", "ScanSettings", "SimulatedSlice", "simulate"]
-
-_HOMES = {
-    "FanArc": "data_sim.geometry",
-    "FanFlat": "data_sim.geometry",
-    "ImageGrid": "data_sim.geometry",
-    "Parallel": "data_sim.geometry",
-    "ScanSettings": "data_sim.acquisition",
-    "SimulatedSlice": "data_sim.single_slice",
-    "simulate": "data_sim.single_slice",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'data_sim' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "acquisition": ["ScanSettings"],
+        "geometry": ["FanArc", "FanFlat", "ImageGrid", "Parallel"],
+        "single_slice": ["SimulatedSlice", "simulate"],
+    },
+)

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import nibabel
@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ctmar import cli, method_names, network
+from ctmar import cli
 from ctmar.config import TrainingSettings, settings_from
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.synthetic import write_ct_series
@@ -31,6 +31,8 @@ from data_sim.projection import Projector
 from data_sim.units import MU_WATER_PER_MM, hu_to_mu
 from tests.ctmar.small import GEOMETRY, GRID, small_volumes, write_foreign_case, write_small_series, write_tiny_model
 from tests.ctmar.toy_database import write_toy_database
+
+pytestmark = pytest.mark.usefixtures("nothing_stays")
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")))
@@ -124,19 +126,6 @@ READERS = (
 )
 
 
-@contextmanager
-def kept_registries():
-    """What is registered inside is forgotten afterwards."""
-    registries = (method_names._own, network.ARCHITECTURES)
-    before = [dict(registry) for registry in registries]
-    try:
-        yield
-    finally:
-        for registry, entries in zip(registries, before, strict=True):
-            registry.clear()
-            registry.update(entries)
-
-
 def several_processes(words):
     """`torchrun`, which starts ctmar, with two processes."""
     program = f"-m torch.distributed.run --nproc-per-node 2 --no-python {sys.executable} -P -m ctmar"
@@ -152,8 +141,7 @@ def several_processes(words):
 
 def run(words):
     """The program in this process."""
-    with kept_registries():
-        cli.app(words, prog_name="ctmar", standalone_mode=False)
+    cli.app(words, prog_name="ctmar", standalone_mode=False)
 
 
 @pytest.mark.slow
@@ -231,5 +219,4 @@ def test_python_runs(document, sandbox):
     if document == "docs/evaluation.md":
         run(["evaluate", "db", "--out", "results", "--device", "cpu"])
     for code in blocks(document, "python"):
-        with kept_registries():
-            exec(compile(code, document, "exec"), names)
+        exec(compile(code, document, "exec"), names)

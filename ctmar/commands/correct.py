@@ -137,12 +137,12 @@ def correct(
         {"exclude": False} if keep_all else {}
     )
     flags = {"seg": seg, "difference": difference, "preview": preview, "report": report, "strict": strict}
-    flags["include_identifiers"] = include_identifiers
+    flags |= {"include_identifiers": include_identifiers, "overwrite": overwrite}
     settings = settings_from(
         CorrectionSettings,
         with_preset({**values, "metal": {**values.get("metal", {}), **metal}}, preset),
         overrides=given(method=method, strength=strength, adaptive=adaptive, mask=mask)
-        | {name: True for name, on in {**flags, "overwrite": overwrite}.items() if on}
+        | {name: True for name, on in flags.items() if on}
         | given(preset=preset, device=device),
         origin=str(config) if config else "correct",
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ctmar.errors import UsageError
+from ctmar.words import did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ def methods(incomplete: str) -> list[str]:
 
 
 def models(incomplete: str) -> list[str]:
-    """Names of shipped models that begin so, for the shell."""
+    """Names of shipped models that begin so, for the shell, which does not wait for `ctmar.weights` to load torch."""
     shipped = Path(__file__).parents[1] / "models"
     return sorted(path.stem for path in shipped.glob("*.safetensors") if path.stem.startswith(incomplete))
 
@@ -76,8 +76,8 @@ def names(text: str) -> tuple[str, ...]:
 def nearest(name: str, known: Iterable[str]) -> str:
     """What to say of a name that is not known."""
     known = list(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]}?" if near else f": expected one of {', '.join(known)}."
+    hint = did_you_mean(name, known, cutoff=0.5)
+    return f"; {hint}" if hint else f": expected one of {', '.join(known)}."
 
 
 def check_device(device: str) -> None:

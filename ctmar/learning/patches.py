@@ -14,7 +14,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmar.case_correction import correction_of_cases, known_images
+from ctmar.case_correction import correction_of_cases
 from ctmar.database import CaseInfo, Image, Mask, read_case, read_images
 from ctmar.errors import UnsupportedInputError
 from ctmar.method_names import NEEDS_NETWORK
@@ -291,7 +291,7 @@ def _images(
         case = read_case(path)
         kind = PATHS[_FOLDERS.index(folder)]
         projector = Projector(case.geometry, case.grid)
-        correction = correction_of_cases([case], kind, known_images([case], kind), first, projector)
+        correction, _ = correction_of_cases([case], kind, first, projector)
         images_hu |= {name: stack[0] for name, stack in correction.images(made).items()}
     return info, images_hu, metal
 

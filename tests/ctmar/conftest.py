@@ -2,7 +2,7 @@
 
 import pytest
 
-from ctmar import console, method_names, network, slice_correction
+from ctmar import slice_correction
 from tests.ctmar.small import GEOMETRY, small_volumes
 
 
@@ -19,12 +19,5 @@ def small_fan(monkeypatch):
 
 
 @pytest.fixture(autouse=True)
-def _nothing_stays():
-    """Methods and architectures that a test registers are its own, and so is its silence."""
-    console.be_quiet(False)
-    registries = (method_names._own, network.ARCHITECTURES)
-    before = [dict(registry) for registry in registries]
-    yield
-    for registry, entries in zip(registries, before, strict=True):
-        registry.clear()
-        registry.update(entries)
+def _nothing_stays(nothing_stays):
+    """For every test in here."""
