@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 DEMO_OUT ?= demo-out
+TEST_PROCESSES ?= 2
 
 .PHONY: help setup demo test lint format notebooks clean
 
@@ -28,7 +29,7 @@ demo: setup
 	$(BIN)/ctmar demo --out $(DEMO_OUT) --overwrite
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .

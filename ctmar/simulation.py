@@ -90,14 +90,14 @@ def simulate(
         _check_output(out, text, resume=resume)  # somebody else may have begun meanwhile
         with replacing(out / SETTINGS_FILE) as partial_file:
             partial_file.write_text(text, encoding="utf-8")
-        remove_partial(out)
+        _remove_partial(out)
         try:
             failed = _make_missing(planned, out, settings, shapes, workers=workers, device=device, tell=tell)
             names = [case.name for case in planned if (out / f"{case.name}.h5").exists()]
             if dicom:
                 _write_dicom(names, out, settings, workers, tell)
         finally:
-            remove_partial(out)  # of workers that were ended
+            _remove_partial(out)  # of workers that were ended
         _write_index(out, planned, skipped, failed)
         simulated_sheet([out / f"{name}.h5" for name in names[:MOST_TILES]], out / SIMULATED_SHEET)
     return SimulationResult(tuple(names), tuple(failed), tuple(skipped), _truncated(planned, settings))
@@ -204,6 +204,11 @@ def _write_dicom(names: Sequence[str], out: Path, settings: SimulationSettings, 
 
 def _case_dicom(name: str, *, out: Path, settings: SimulationSettings) -> None:
     write_case_dicom(out / f"{name}.h5", out / DICOM_FOLDER / name, settings)
+
+
+def _remove_partial(out: Path) -> None:
+    for folder in (out, out / DICOM_FOLDER):
+        remove_partial(folder)
 
 
 def _check_output(out: Path, text: str, *, resume: bool) -> None:

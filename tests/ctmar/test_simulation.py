@@ -244,6 +244,7 @@ def test_resuming_completes(database, copied, damage):
         path.write_bytes(path.read_bytes()[:length])
     (copied / "index.csv").unlink()
     (copied / ".case-000002.h5.1.partial").write_bytes(b"left behind")
+    (copied / "dicom" / ".case-000001.1.partial" / "metal").mkdir(parents=True)
     before = kept.stat().st_mtime_ns
     steps = []
     result = simulate(
@@ -253,7 +254,7 @@ def test_resuming_completes(database, copied, damage):
     assert kept.stat().st_mtime_ns == before  # what is complete is not made again
     assert path.read_bytes() == (database[0] / path.name).read_bytes()
     assert (copied / "index.csv").read_bytes() == (database[0] / "index.csv").read_bytes()
-    assert not list(copied.glob(".*"))
+    assert not list(copied.rglob(".*"))
     assert [step[1:] for step in steps if step[0] == "screening slices"] == [(k, 4) for k in (1, 2, 3, 4)]
     assert [step[1:] for step in steps if step[0] == "simulating cases"] == [(1, 2), (2, 2)]
 
