@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -18,7 +16,8 @@ from ctmar.commands.evaluate import evaluate
 from ctmar.commands.info import info
 from ctmar.commands.simulate import simulate
 from ctmar.commands.train import train
-from ctmar.errors import CtmarError
+from ctmar.errors import CtmarError, in_words
+from ctmar.files import is_full
 from ctmar.plugins import load_plugins
 
 app = typer.Typer(
@@ -61,27 +60,19 @@ def main() -> None:
         while not error.strerror and isinstance(error.__cause__, OSError):
             error = error.__cause__  # pydicom raises its own, which says nothing but the name of an attribute
         what = f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}"
-        room = " Make room, then repeat the command (simulate and train: with --resume)." if _is_full(error) else ""
+        room = " Make room, then repeat the command (simulate and train: with --resume)." if is_full(error) else ""
         fail(f"{what}; no half-written file was left behind.{room}")
         sys.exit(1)
     except Exception as error:
         if "CTMAR_DEBUG" in os.environ:
             raise
-        # the text of an unforeseen error could quote a header, so only its kind and place are shown
-        frame = error.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        where = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
-        fail(f"internal error ({type(error).__name__} at {where}); set CTMAR_DEBUG=1 for the traceback.")
+        fail(f"{in_words(error)}; set CTMAR_DEBUG=1 for the traceback.")
         sys.exit(1)
-
-
-def _is_full(error: OSError) -> bool:
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     plugin: Annotated[
         list[str] | None,
@@ -92,6 +83,7 @@ def _root(
         typer.echo(__version__)
         raise typer.Exit
     load_plugins(plugin or ())
+    context.obj = tuple(plugin or ())  # for the workers of a command
 
 
 for _command in (simulate, train, correct, evaluate, demo, info):

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import types
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -13,14 +12,24 @@ from typing import Any
 
 import h5py
 
+from ctmar.batch import Job
+from ctmar.cluster import Cluster
 from ctmar.console import Bar, note, print_json, progress_bar, warn
+from ctmar.correcting_batch import correct_batch, file_job, say, say_metal_free
 from ctmar.correction import correct_series, metal_of
 from ctmar.correction_settings import CorrectionSettings
-from ctmar.database import Case, list_cases, read_info
+from ctmar.database import list_cases, read_info
 from ctmar.dicom.output import SeriesStack
 from ctmar.dicom.series import Found, Series, choose_series, describe, find_series
-from ctmar.errors import CtmarError, SomeSlicesFailedError, UnsupportedInputError, UsageError
-from ctmar.files import CASES, CORRECTION, building, keep_files, refuse_existing
+from ctmar.errors import (
+    CtmarError,
+    NoUsableSeriesError,
+    SomeSlicesFailedError,
+    UnsupportedInputError,
+    UsageError,
+    in_words,
+)
+from ctmar.files import BATCH, CORRECTION, keep_files, refuse_existing
 from ctmar.nifti import is_nifti, open_volume
 from ctmar.nifti_correction import correct_series_to_nifti, correct_volume, metal_of_volume
 from ctmar.pipeline import Tell, find_metal
@@ -50,14 +59,17 @@ def correct_dicom(
     *,
     uid: str | None,
     all_: bool,
+    resume: bool,
+    cluster: Cluster,
     as_json: bool,
     dry_run: bool,
 ) -> None:
     """Correct the chosen series of a DICOM source and say what became of them.
 
-    Raises `CtmarError` as `find_series`, `choose_series` and `correct_series` do, and where slices failed.
+    Raises `CtmarError` as `find_series`, `choose_series`, `correct_series` and `run_batch` do, and where slices failed.
     """
-    refuse_existing(out, kind=CORRECTION, overwrite=settings.overwrite)
+    if not resume:
+        refuse_existing(out, kind=BATCH, overwrite=settings.overwrite)
     if is_nifti(out):
         _refuse_further_series(settings)
     with progress_bar() as bar:
@@ -73,33 +85,76 @@ def correct_dicom(
         chosen = choose_series(found, uid=uid, all_=all_, remark=remark)
     if is_nifti(out) and len(chosen) > 1 and not dry_run:
         raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
-    targets = [out] if len(chosen) == 1 else [out / f"series-{k:03d}" for k in range(1, len(chosen) + 1)]
     if dry_run:
-        for one in chosen:
-            for text in one.warnings:
-                warn(f"{one.key}: {text}")
-        _dry_run(chosen, targets, settings, as_json=as_json)
-        return
-    restorer = restorer_for(settings.method, model, device=settings.device)
-    results: list[SeriesResult] = []
+        _dry_run(chosen, out, settings, as_json=as_json)
+    elif len(chosen) > 1:
+        jobs = [Job(one.key, one) for one in chosen]
+        correct_batch(jobs, {}, out, settings, model, resume=resume, cluster=cluster, as_json=as_json)
+    else:
+        refuse_existing(out, kind=CORRECTION, overwrite=settings.overwrite)
+        restorer = restorer_for(settings.method, model, device=settings.device)
+        run = correct_series_to_nifti if is_nifti(out) else correct_series
+        with progress_bar() as bar:
+            result = run(chosen[0], out, settings, restorer=restorer, tell=bar)
+        _conclude(result, as_json=as_json)
+
+
+def correct_many(
+    sources: Sequence[Path],
+    out: Path,
+    settings: CorrectionSettings,
+    model: str,
+    *,
+    resume: bool,
+    cluster: Cluster,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Correct everything in several sources, of any kind, into one folder, and say what became of it.
+
+    A source that cannot be read is named at the end and stops no other.
+
+    Raises `CtmarError` as `run_batch` does, and where something failed.
+    """
+    jobs: dict[str, Job] = {}
     failed: dict[str, str] = {}
     with progress_bar() as bar:
-        if len(chosen) == 1:
-            run = correct_series_to_nifti if is_nifti(out) else correct_series
-            results.append(run(chosen[0], out, settings, restorer=restorer, tell=bar))
-        else:
-            with building(out, kind=CORRECTION, overwrite=settings.overwrite) as folder:
-                for one, target in zip(chosen, targets, strict=True):
-                    tell = _named(bar, target.name)
-                    try:
-                        result = correct_series(one, folder / target.name, settings, restorer=restorer, tell=tell)
-                    except UnsupportedInputError as error:
-                        failed[one.key] = str(error)
-                        continue
-                    results.append(replace(result, folder=str(target)))
-                if not results:
-                    raise UnsupportedInputError(f"no series can be corrected: {next(iter(failed.values()))}")
-    _conclude(results, as_json=as_json, failed=failed)
+        found = cluster.each(_jobs_of, sources, lost=lambda _, error: in_words(error))
+        for done, (source, one) in enumerate(zip(sources, found, strict=True), start=1):
+            if isinstance(one, str):
+                failed[str(source)] = one
+            else:
+                for job in one:
+                    if jobs.setdefault(job.key, job) is not job:
+                        failed[str(source)] = f"{source}: holds what another source holds, too: {job.key}"
+            bar("reading headers", done, len(sources))
+    if not jobs:
+        raise NoUsableSeriesError("nothing can be corrected:" + "".join(f"\n  {reason}" for reason in failed.values()))
+    for job in jobs.values():
+        if isinstance(job.source, Series):
+            keep_files((one.file.path for one in job.source.slices), out)
+    if dry_run:
+        series = [job.source for job in jobs.values() if isinstance(job.source, Series)]
+        for reason in failed.values():
+            warn(reason)
+        _dry_run(series, out, settings, as_json=as_json, several=True)
+        files = [job.source.name for job in jobs.values() if isinstance(job.source, Path)]
+        note("".join(f"{name} -> {out}\n" for name in files).rstrip())
+        return
+    correct_batch(list(jobs.values()), failed, out, settings, model, resume=resume, cluster=cluster, as_json=as_json)
+
+
+def _jobs_of(source: Path) -> list[Job] | str:
+    """What there is to correct in a source; or why there is nothing."""
+    try:
+        if is_case_source(source):
+            return [file_job(file) for file in (list_cases(source) if source.is_dir() else [source])]
+        if is_nifti(source):
+            open_volume(source)
+            return [file_job(source)]
+        return [Job(one.key, one) for one in choose_series(find_series(source), all_=True)]
+    except CtmarError as error:
+        return str(error)
 
 
 def correct_nifti(
@@ -121,7 +176,7 @@ def correct_nifti(
             restorer = restorer_for(settings.method, model, device=settings.device)
             result = correct_volume(volume, out, settings, restorer=restorer, tell=bar)
     if not dry_run:
-        _conclude([result], as_json=as_json)
+        _conclude(result, as_json=as_json)
         return
     if as_json:
         print_json([{"series": "", "slices": len(volume), "slices_with_metal": found, "out": str(out)}])
@@ -129,16 +184,24 @@ def correct_nifti(
 
 
 def correct_cases(
-    source: Path, out: Path, settings: CorrectionSettings, model: str, *, as_json: bool, dry_run: bool
+    source: Path,
+    out: Path,
+    settings: CorrectionSettings,
+    model: str,
+    *,
+    resume: bool,
+    cluster: Cluster,
+    as_json: bool,
+    dry_run: bool,
 ) -> None:
     """Correct a case file, or every one of a folder, and say what became of them.
 
     Raises `CtmarError` as `correct_case` does for a single file, and where some of several failed.
     """
-    refuse_existing(out, kind=CASES, overwrite=settings.overwrite)
+    if not resume:
+        refuse_existing(out, kind=BATCH if source.is_dir() else (), overwrite=settings.overwrite)
     if source.is_file() and out.is_dir():
         raise UsageError(f"{out}: is a folder; the output of one case file is a case file.")
-    failed: dict[str, str] = {}
     files = list_cases(source) if source.is_dir() else [source]
     if dry_run:
         for file in files:
@@ -146,38 +209,30 @@ def correct_cases(
         if as_json:
             print_json([{"case": file.name, "method": settings.method, "out": str(out)} for file in files])
         note(f"{source}: {len(files)} case file(s) by {settings.method} -> {out}")
-        return
-    restorer = restorer_for(settings.method, model, device=settings.device)
-    done = []
-    if not source.is_dir():
+    elif source.is_dir():
+        jobs = [file_job(file) for file in files]
+        correct_batch(jobs, {}, out, settings, model, resume=resume, cluster=cluster, as_json=as_json)
+    else:
+        restorer = restorer_for(settings.method, model, device=settings.device)
         with progress_bar() as bar:
             bar("correcting", 0, 1)
             case = correct_case(source, out, settings, restorer=restorer)
-        done.append(out)
-        _say_metal_free(case, source)
-    else:
-        with building(out, kind=CASES, overwrite=settings.overwrite) as folder, progress_bar() as bar:
-            for count, file in enumerate(files, start=1):
-                try:
-                    case = correct_case(file, folder / file.name, settings, restorer=restorer)
-                    done.append(out / file.name)
-                    _say_metal_free(case, file)
-                except CtmarError as error:
-                    failed[file.name] = str(error)
-                bar("correcting", count, len(files))
-            if not done:
-                raise UnsupportedInputError(f"{source}: no case file can be corrected: {next(iter(failed.values()))}")
-    if as_json:
-        print_json({"method": settings.method, "written": done, "failed": failed})
-    note(f"{out}: {len(done)} case file(s) corrected by {settings.method}.")
-    for text in failed.values():
-        warn(text)
-    if failed:
-        raise SomeSlicesFailedError(f"{len(failed)} case files could not be corrected; they are listed above.")
+        if case.mask_metal is None or not case.mask_metal.any():
+            say_metal_free(source.name)
+        if as_json:
+            print_json({"method": settings.method, "written": [out], "failed": {}})
+        note(f"{out}: 1 case file(s) corrected by {settings.method}.")
 
 
-def _dry_run(chosen: Sequence[Series], targets: Sequence[Path], settings: CorrectionSettings, *, as_json: bool) -> None:
+def _dry_run(
+    chosen: Sequence[Series], out: Path, settings: CorrectionSettings, *, as_json: bool, several: bool = False
+) -> None:
     """Say what would be done; raises `SomeSlicesFailedError` where the run itself would, for want of slices."""
+    several = several or len(chosen) > 1
+    targets = [out / f"series-{k:03d}" if several else out for k in range(1, len(chosen) + 1)]
+    for one in chosen:
+        for text in one.warnings:
+            warn(f"{one.key}: {text}")
     listing: list[dict[str, Any]] = []
     missing = 0
     with progress_bar() as bar:
@@ -222,28 +277,12 @@ def _refuse_further_series(settings: CorrectionSettings) -> None:
         raise UsageError("--seg, --difference, --preview and --report go with a folder of DICOM files, not with NIfTI.")
 
 
-def _conclude(
-    results: Sequence[SeriesResult], *, as_json: bool, failed: Mapping[str, str] = types.MappingProxyType({})
-) -> None:
+def _conclude(result: SeriesResult, *, as_json: bool) -> None:
     if as_json:
-        print_json([asdict(result) for result in results])
-    for result in results:
-        _say(result)
-    for key, reason in failed.items():
-        warn(f"series {key} was left out: {reason}")
-    failures = sum(len(result.failed) for result in results)
-    if failures or failed:
-        what = f"{failures} slice(s)" + (f" and {len(failed)} series" if failed else "")
-        raise SomeSlicesFailedError(f"{what} could not be corrected; they are listed above.")
-
-
-def _say(result: SeriesResult) -> None:
-    logger.info("%d slices in %.1f s", len(result.slices), result.seconds)
-    for text in result.warnings:
-        warn(text)
-    note(f"{result.folder}: {result.corrected} of {len(result.slices)} slices corrected; not for diagnostic use.")
-    for text in result.about_slices(files=True):
-        warn(text)
+        print_json([asdict(result)])
+    say(result)
+    if result.failed:
+        raise SomeSlicesFailedError(f"{len(result.failed)} slice(s) could not be corrected; they are listed above.")
 
 
 def _named(bar: Bar, name: str) -> Tell:
@@ -256,8 +295,3 @@ def _named(bar: Bar, name: str) -> Tell:
 def _say_skipped(found: Found) -> None:
     for reason, count in Counter(s.reason.split(" as ")[0] for s in found.skipped).most_common():
         note(f"skipped {count} file(s): {reason}")
-
-
-def _say_metal_free(case: Case, file: Path) -> None:
-    if case.mask_metal is None or not case.mask_metal.any():
-        warn(f"{file.name}: No metal was found: its image is carried through unchanged.")

@@ -125,7 +125,8 @@ def write_case(path: Path, case: Case) -> None:
             if not np.isfinite(stored).all():
                 raise ValueError(f"{name} holds values that are not finite")
             # gzip, not lzf: other HDF5 readers (MATLAB, Julia, HDFView) know it without plugins.
-            file.create_dataset(name, data=stored, compression="gzip", compression_opts=1, shuffle=True)
+            made = file.create_dataset(name, data=stored, compression="gzip", compression_opts=1, shuffle=True)
+            made.flush()  # now: in a thread the object may be let go later, and the file would have another order
     with replacing(path) as partial:
         partial.write_bytes(content.getbuffer())
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class CtmarError(Exception):
     """An error that a user can meet and mend; its text is one clear sentence without patient data."""
@@ -51,7 +53,22 @@ class SomeSlicesFailedError(CtmarError):
     exit_code = 8
 
 
+class WorkersDifferError(UsageError):
+    """The workers have another version, model or plugin than the process that hands out the work."""
+
+
 class WorkerLostError(CtmarError):
     """A process that shared the work was killed from outside."""
 
     exit_code = 1
+
+
+def in_words(error: BaseException) -> str:
+    """What to tell a user of any error; of an unforeseen one, whose text could quote a header, only kind and place."""
+    if isinstance(error, CtmarError):
+        return str(error)
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    where = f"{Path(frame.tb_frame.f_code.co_filename).name}:{frame.tb_lineno}" if frame else "?"
+    return f"internal error ({type(error).__name__} at {where})"

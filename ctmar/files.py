@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import shutil
+import socket
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,8 +15,8 @@ from pathlib import Path
 from ctmar.errors import OutputExistsError, UsageError
 
 CORRECTION = ("report.json", "*/report.json")
+BATCH = ("batch.json", *CORRECTION)
 EVALUATION = ("metrics.json",)
-CASES = ("*.h5",)
 PATCHES = ("patches.json",)
 """What the folders hold that a command writes: it may replace those of its own kind alone."""
 
@@ -85,7 +88,7 @@ def claimed(folder: Path) -> Iterator[None]:
 def remove_partial(folder: Path) -> None:
     """Remove what an interrupted `replacing` or `building` left behind in a folder."""
     for leftover in folder.glob(".*.partial"):
-        _remove(leftover)
+        remove(leftover)
 
 
 def refuse_existing(path: Path, *, kind: Sequence[str], overwrite: bool) -> None:
@@ -122,6 +125,11 @@ def keep_files(files: Iterable[Path], out: Path) -> None:
             raise UsageError(f"{out}: holds files of the source, which are never overwritten; choose another output.")
 
 
+def is_full(error: Exception) -> bool:
+    """Whether an error says that nothing more can be written where it went."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def _parents(path: Path) -> Iterator[None]:
     """Make the folders above `path`; after an error those that were missing are gone again."""
@@ -148,14 +156,17 @@ def _swap(partial: Path, folder: Path) -> None:
     except BaseException:
         old.rename(folder)
         raise
-    _remove(old)
+    remove(old)
 
 
 def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # several machines can write to one folder, and several threads of a process
+    writer = f"{socket.gethostname()}.{os.getpid()}.{threading.get_ident()}"
+    return path.with_name(f".{path.name}.{writer}.partial")
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
+from ctmar.errors import UnsupportedInputError
 from ctmar.words import ranges
 
 CORRECTED = "corrected"
@@ -113,3 +116,20 @@ class SeriesResult:
             names.pop("folder", None)
             names.pop("file", None)
         return report
+
+
+def read_report(path: Path) -> SeriesResult:
+    """A result from its report.json; its warnings are those of the report, about slices included.
+
+    Raises
+    ------
+    UnsupportedInputError
+        Where it cannot be read.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        values = {field.name: found[field.name] for field in fields(SeriesResult) if field.name in found}
+        slices = tuple(SliceResult(**one) for one in found["slices"])
+        return SeriesResult(**{**values, "folder": str(path.parent), "slices": slices})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UnsupportedInputError(f"{path}: is no report of ctmar ({type(error).__name__}).") from None

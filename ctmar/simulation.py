@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 
 from ctmar.case_maker import write_cases
+from ctmar.cluster import ALONE, Cluster
 from ctmar.config import load_toml
 from ctmar.database import read_case, read_info, write_index
 from ctmar.dicom.simulated import write_case_dicom
-from ctmar.errors import OutputExistsError, UnsupportedInputError, UsageError
+from ctmar.errors import OutputExistsError, UnsupportedInputError, UsageError, in_words
 from ctmar.files import claimed, remove_partial, replacing
 from ctmar.planning import PlacedCase, PlannedCase, batches, place_case, plan
-from ctmar.processes import each
 from ctmar.report.contact_sheet import MOST_TILES, planned_sheet, simulated_sheet
-from ctmar.screening import screen, without_neighbours_of_metal
+from ctmar.screening import Screened, screen, without_neighbours_of_metal
 from ctmar.shapes import read_shapes
 from ctmar.simulation_settings import SETTINGS_FILE, SimulationSettings, settings_text
 from ctmar.sources import find_slices
@@ -51,7 +51,7 @@ def simulate(
     out: Path,
     settings: SimulationSettings,
     *,
-    workers: int = 1,
+    cluster: Cluster = ALONE,
     resume: bool = False,
     dicom: bool = False,
     device: str = "auto",
@@ -66,8 +66,8 @@ def simulate(
     out
         Folder to write; it must not exist (or hold no more than a preview), or be a database of the same settings
         that `resume` completes: case files that are missing, truncated or damaged are made again.
-    workers
-        Processes that screen and simulate.
+    cluster
+        Who screens and simulates.
     dicom
         Write every case as DICOM, too, see `ctmar.dicom.simulated`.
 
@@ -84,7 +84,7 @@ def simulate(
     text = settings_text(sources, settings)
     _check_output(out, text, resume=resume)
     shapes = read_shapes(settings.shapes)
-    planned, skipped = _planned(sources, settings, shapes, workers, tell)
+    planned, skipped = _planned(sources, settings, shapes, cluster, tell)
     out.mkdir(parents=True, exist_ok=True)
     with claimed(out):
         _check_output(out, text, resume=resume)  # somebody else may have begun meanwhile
@@ -92,10 +92,10 @@ def simulate(
             partial_file.write_text(text, encoding="utf-8")
         _remove_partial(out)
         try:
-            failed = _make_missing(planned, out, settings, shapes, workers=workers, device=device, tell=tell)
+            failed = _make_missing(planned, out, settings, shapes, cluster=cluster, device=device, tell=tell)
             names = [case.name for case in planned if (out / f"{case.name}.h5").exists()]
             if dicom:
-                _write_dicom(names, out, settings, workers, tell)
+                failed += _write_dicom(names, out, settings, cluster, tell)
         finally:
             _remove_partial(out)  # of workers that were ended
         _write_index(out, planned, skipped, failed)
@@ -108,7 +108,7 @@ def preview(
     out: Path,
     settings: SimulationSettings,
     *,
-    workers: int = 1,
+    cluster: Cluster = ALONE,
     progress: Done | None = None,
 ) -> SimulationResult:
     """Draw the first cases of a database, slices with metal in place, into `out/planned.png`; nothing is scanned.
@@ -124,11 +124,11 @@ def preview(
     if not _is_free(out):
         raise OutputExistsError(f"{out}: exists already; choose another folder for the preview.")
     shapes = read_shapes(settings.shapes)
-    planned, skipped = _planned(sources, settings, shapes, workers, tell)
+    planned, skipped = _planned(sources, settings, shapes, cluster, tell)
     shown, failed = [], []
     first = planned[:MOST_TILES]
     work = partial(place_case, settings=settings, shapes=shapes)
-    for case, found in zip(first, each(work, first, workers=workers), strict=True):
+    for case, found in zip(first, cluster.each(work, first, lost=_reason), strict=True):
         if isinstance(found, PlacedCase):
             shown.append(found)
         else:
@@ -145,7 +145,7 @@ def _truncated(planned: Sequence[PlannedCase], settings: SimulationSettings) -> 
 
 
 def _planned(
-    sources: Sequence[str], settings: SimulationSettings, shapes: Sequence[Shape], workers: int, tell: Done
+    sources: Sequence[str], settings: SimulationSettings, shapes: Sequence[Shape], cluster: Cluster, tell: Done
 ) -> tuple[list[PlannedCase], list[tuple[str, str]]]:
     """All cases, and (name, reason) of slices and files that are left out."""
     tell("reading headers", 0, 1)
@@ -153,7 +153,7 @@ def _planned(
     tell("reading headers", 1, 1)
     screened = []
     work = partial(screen, names=settings.families, shapes=shapes, wants=settings.wants)
-    for result in each(work, slices, workers=workers):
+    for result in cluster.each(work, slices, lost=lambda one, error: Screened(one, reason=_reason(one, error))):
         screened.append(result)
         tell("screening slices", len(screened), len(slices))
     screened = without_neighbours_of_metal(screened)
@@ -167,16 +167,15 @@ def _make_missing(
     settings: SimulationSettings,
     shapes: Sequence[Shape],
     *,
-    workers: int,
+    cluster: Cluster,
     device: str,
     tell: Done,
 ) -> list[tuple[str, str]]:
     """Make the cases that are not there and whole; returns (name, reason) of those that failed."""
     there = [case for case in planned if (out / f"{case.name}.h5").exists()]
     whole = set()
-    for case, complete in zip(
-        there, each(partial(_is_whole, out=out, settings=settings), there, workers=workers), strict=True
-    ):
+    check = partial(_is_whole, out=out.absolute(), settings=settings)
+    for case, complete in zip(there, cluster.each(check, there, lost=lambda *_: False), strict=True):
         if complete:
             whole.add(case.number)
         tell("checking what is there", len(whole), len(there))
@@ -184,9 +183,10 @@ def _make_missing(
     done = len(planned) - len(missing)
     failed: list[tuple[str, str]] = []
     tell("simulating cases", done, len(planned))
-    work = partial(write_cases, out=out, settings=settings, shapes=shapes, device=device)
-    portions = list(batches(missing, workers=workers))
-    for batch, problems in zip(portions, each(work, portions, workers=workers), strict=True):
+    work = partial(write_cases, out=out.absolute(), settings=settings, shapes=shapes, device=device)
+    portions = list(batches(missing, workers=cluster.size if missing else 1))
+    made = cluster.each(work, portions, lost=lambda batch, error: [(one.name, _reason(one, error)) for one in batch])
+    for batch, problems in zip(portions, made, strict=True):
         for name, _ in problems:
             (out / f"{name}.h5").unlink(missing_ok=True)  # a damaged one that could not be made again
         failed += problems
@@ -195,15 +195,29 @@ def _make_missing(
     return failed
 
 
-def _write_dicom(names: Sequence[str], out: Path, settings: SimulationSettings, workers: int, tell: Done) -> None:
+def _write_dicom(
+    names: Sequence[str], out: Path, settings: SimulationSettings, cluster: Cluster, tell: Done
+) -> list[tuple[str, str]]:
+    """Write the cases that are not there as DICOM; returns (name, reason) of those that failed."""
     missing = [name for name in names if not (out / DICOM_FOLDER / name).is_dir()]
-    work = partial(_case_dicom, out=out, settings=settings)
-    for done, _ in enumerate(each(work, missing, workers=workers), start=1):
+    failed = []
+    work = partial(_case_dicom, out=out.absolute(), settings=settings)
+    results = cluster.each(work, missing, lost=_reason)
+    for done, (name, reason) in enumerate(zip(missing, results, strict=True), start=1):
+        if reason:
+            failed.append((f"{DICOM_FOLDER}/{name}", reason))
         tell("writing DICOM", len(names) - len(missing) + done, len(names))
+    return failed
 
 
-def _case_dicom(name: str, *, out: Path, settings: SimulationSettings) -> None:
+def _case_dicom(name: str, *, out: Path, settings: SimulationSettings) -> str:
+    """Write a case as DICOM; returns no reason for a failure, since one is raised."""
     write_case_dicom(out / f"{name}.h5", out / DICOM_FOLDER / name, settings)
+    return ""
+
+
+def _reason(_: object, error: Exception) -> str:
+    return in_words(error)
 
 
 def _remove_partial(out: Path) -> None:

@@ -155,7 +155,7 @@ def _nifti(path: Path) -> Iterator[tuple[str, SourceSlice]]:
     volume = _open_nifti(path)
     series = str(path.resolve())
     for index, z_mm in enumerate(volume.along_normal_mm):
-        load = partial(_load_nifti, path, index)
+        load = partial(_load_nifti, path.absolute(), index)
         yield f"{series}:{index}", SourceSlice(f"{_nifti_name(path)}:{index}", load, series, z_mm)
 
 

@@ -8,12 +8,16 @@ from typing import Annotated
 import typer
 
 from ctmar.commands.flags import (
+    WHO,
     Config,
     Json,
     Overwrite,
     Quiet,
+    Scheduler,
     Verbose,
+    Workers,
     check_device,
+    cluster_of,
     given,
     methods,
     models,
@@ -28,8 +32,9 @@ _MORE = "Further output"
 
 
 def correct(
+    context: typer.Context,
     source: Annotated[
-        Path,
+        list[Path],
         typer.Argument(help="DICOM folder, file, zip or DICOMDIR; NIfTI; or a case file, or a folder of them."),
     ],
     out: Annotated[Path, typer.Option(help="Folder for the corrected series; or the .nii.gz or case file to write.")],
@@ -97,6 +102,12 @@ def correct(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at a slice that fails, instead of leaving it out or as it was.")
     ] = False,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume", help="Go on with several that were interrupted.", rich_help_panel=WHO),
+    ] = False,
     config: Config = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda [auto].")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
@@ -108,10 +119,12 @@ def correct(
     """Remove metal artifacts from a DICOM series, or from case files with raw data.
 
     Example: `ctmar correct series/ --out corrected --report`
+
+    Many, by two processes: `ctmar correct series-1/ series-2/ archive.zip --out corrected --workers 2`
     """
     from ctmar.config import load_toml, settings_from
     from ctmar.console import warn
-    from ctmar.correcting import correct_cases, correct_dicom, correct_nifti, is_case_source
+    from ctmar.correcting import correct_cases, correct_dicom, correct_many, correct_nifti, is_case_source
     from ctmar.correction_settings import CorrectionSettings
     from ctmar.dicom.dicomdir import is_dicomdir
     from ctmar.masks import split_choice
@@ -149,19 +162,41 @@ def correct(
     check_device(settings.device)
     if model != DEFAULT_MODEL and not needs_network(settings.method):
         warn(f"{settings.method} needs no network: --model is not used.")
-    keep_source(source.parent if is_dicomdir(source) else source, out)
+    if resume and settings.overwrite:
+        raise UsageError("--resume keeps what is there and --overwrite replaces it: give one of them.")
+    for one in source:
+        keep_source(one.parent if is_dicomdir(one) else one, out)
     for kept in (split_choice(settings.mask)[0] if settings.mask else None, config, Path(model)):
         if kept is not None and kept.is_file():
             keep_source(kept, out)
-    if is_case_source(source):
-        if series or all_ or seg or difference or preview or report:
-            raise UsageError(
-                "--seg, --difference, --preview, --report, --series and --all are for DICOM series, not for case files."
+    with cluster_of(context, workers, scheduler) as cluster:
+        if len(source) > 1:
+            if series:
+                raise UsageError("--series chooses from one source; of several sources, all series are corrected.")
+            correct_many(source, out, settings, model, resume=resume, cluster=cluster, as_json=json_, dry_run=dry_run)
+        elif is_case_source(source[0]):
+            if series or all_ or seg or difference or preview or report:
+                raise UsageError(
+                    "--seg, --difference, --preview, --report, --series and --all are for DICOM series, not for case"
+                    " files."
+                )
+            correct_cases(
+                source[0], out, settings, model, resume=resume, cluster=cluster, as_json=json_, dry_run=dry_run
             )
-        correct_cases(source, out, settings, model, as_json=json_, dry_run=dry_run)
-    elif is_nifti(source):
-        if series or all_:
-            raise UsageError("--series and --all are for DICOM series, not for NIfTI volumes.")
-        correct_nifti(source, out, settings, model, as_json=json_, dry_run=dry_run)
-    else:
-        correct_dicom(source, out, settings, model, uid=series, all_=all_, as_json=json_, dry_run=dry_run)
+        elif is_nifti(source[0]):
+            if series or all_:
+                raise UsageError("--series and --all are for DICOM series, not for NIfTI volumes.")
+            correct_nifti(source[0], out, settings, model, as_json=json_, dry_run=dry_run)
+        else:
+            correct_dicom(
+                source[0],
+                out,
+                settings,
+                model,
+                uid=series,
+                all_=all_,
+                resume=resume,
+                cluster=cluster,
+                as_json=json_,
+                dry_run=dry_run,
+            )

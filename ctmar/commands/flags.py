@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ctmar.errors import UsageError
 from ctmar.words import did_you_mean
+
+if TYPE_CHECKING:
+    from ctmar.cluster import Cluster
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,16 @@ Verbose = Annotated[
     int,
     typer.Option("--verbose", "-v", count=True, help="Say what is done; -vv for details.", callback=_set_verbose),
 ]
+WHO = "Who does the work"
+Workers = Annotated[int, typer.Option(min=1, help="Processes of this machine, by Dask.", rich_help_panel=WHO)]
+Scheduler = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="A Dask scheduler, tcp://HOST:8786, to do the work.",
+        rich_help_panel="Who does the work",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]
 
 
@@ -66,6 +79,18 @@ def presets(incomplete: str) -> list[str]:
 def given(**values: Any) -> dict[str, Any]:
     """The flags that were given."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def cluster_of(context: typer.Context, workers: int, scheduler: str | None) -> Cluster:
+    """Who does the work; without Dask, this process."""
+    from ctmar.cluster import Cluster, has_dask
+    from ctmar.console import warn
+
+    if workers > 1 and scheduler is None and not has_dask():
+        warn("Dask is not installed (pip install 'ctmar[dask]'): one process does the work.")
+        workers = 1
+    plugins = [str(Path(one).absolute()) if Path(one).is_file() else one for one in context.obj or ()]
+    return Cluster(workers, scheduler=scheduler, plugins=plugins)
 
 
 def names(text: str) -> tuple[str, ...]:

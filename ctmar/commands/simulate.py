@@ -8,12 +8,23 @@ from typing import Annotated
 import typer
 
 from ctmar import __version__
-from ctmar.commands.flags import Device, Quiet, Verbose, check_device, given, names
+from ctmar.commands.flags import (
+    Device,
+    Quiet,
+    Scheduler,
+    Verbose,
+    Workers,
+    check_device,
+    cluster_of,
+    given,
+    names,
+)
 from ctmar.errors import SomeSlicesFailedError, UsageError
 from ctmar.files import keep_source
 
 
 def simulate(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the database.")],
     source: Annotated[
         list[str] | None, typer.Argument(help="DICOM folder, file or zip, NIfTI, or the word: phantom.")
@@ -40,7 +51,8 @@ def simulate(
     config: Annotated[
         Path | None, typer.Option(help="TOML file with settings, or the simulation.toml of a database; flags win.")
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    workers: Workers = 1,
+    scheduler: Scheduler = None,
     resume: Annotated[bool, typer.Option("--resume", help="Complete a database that was interrupted.")] = False,
     preview: Annotated[
         bool, typer.Option("--preview", help="Only draw the first cases into DB/planned.png; scan nothing.")
@@ -84,12 +96,12 @@ def simulate(
     check_device(device)
     for one in sources:
         keep_source(Path(one), out)
-    with progress_bar() as bar:
+    with cluster_of(context, workers, scheduler) as cluster, progress_bar() as bar:
         if preview:
-            result = look(sources, out, settings, workers=workers, progress=bar)
+            result = look(sources, out, settings, cluster=cluster, progress=bar)
         else:
             result = run(
-                sources, out, settings, workers=workers, resume=resume, dicom=dicom, device=device, progress=bar
+                sources, out, settings, cluster=cluster, resume=resume, dicom=dicom, device=device, progress=bar
             )
     if preview:
         note(f"{out / PLANNED_SHEET}: {len(result.cases)} cases; {len(result.skipped)} slices or files left out.")

@@ -84,6 +84,10 @@ class SourceFile:
         name = str(self.path) if self.member is None else f"{self.path}:{self.member}"
         return "".join(c if c.isprintable() else "?" for c in name)
 
+    def __reduce__(self) -> tuple[type[SourceFile], tuple[Path, str | None]]:
+        """As another process finds it, whose current folder may be another one."""
+        return SourceFile, (self.path.absolute(), self.member)
+
     def open(self, *, most_bytes: int | None = None) -> BinaryIO:
         """Open the file for reading; a member of an archive is inflated into memory first.
 

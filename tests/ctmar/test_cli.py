@@ -177,7 +177,7 @@ def test_all_series(run, tmp_path, volumes):
     result = run("correct", tmp_path / "source", "--out", tmp_path / "out", *LI, "--all", "--json", "--report")
     assert result.code == 0
     folders = [tmp_path / "out" / name for name in ("series-001", "series-002")]
-    assert sorted((tmp_path / "out").iterdir()) == folders
+    assert sorted((tmp_path / "out").iterdir()) == [tmp_path / "out" / "batch.json", *folders]
     listed = json.loads(result.out)
     assert [one["folder"] for one in listed] == [str(folder) for folder in folders]
     assert [one["source_uid"] for one in listed] == ["2.25.11", "2.25.12"]
@@ -239,13 +239,13 @@ def test_a_folder_of_case_files(run, tmp_path):
     for name in ("a.h5", "b.h5"):
         write_foreign_case(tmp_path / "db" / name)
     assert run("correct", tmp_path / "db", "--out", tmp_path / "out", *LI).code == 0
-    assert tree(tmp_path / "out").keys() == {"a.h5", "b.h5"}
+    assert tree(tmp_path / "out").keys() == {"a.h5", "b.h5", "batch.json"}
     content = (tmp_path / "db" / "a.h5").read_bytes()
     (tmp_path / "db" / "a.h5").write_bytes(content[:5000])
     result = run("correct", tmp_path / "db", "--out", tmp_path / "some", *LI)
-    check_refusal(result, 8, "1 case file")
+    check_refusal(result, 8, "1 of 2 inputs")
     assert "a.h5: is no HDF5 case file, or is truncated" in result.err
-    assert tree(tmp_path / "some").keys() == {"b.h5"}
+    assert tree(tmp_path / "some").keys() == {"b.h5", "batch.json"}
     (tmp_path / "db" / "b.h5").unlink()
     before = tree(tmp_path)
     check_refusal(run("correct", tmp_path / "db", "--out", tmp_path / "none", *LI), 6, "a.h5")

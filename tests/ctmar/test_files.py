@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from ctmar.errors import OutputExistsError
-from ctmar.files import CASES, CORRECTION, building, claimed, refuse_existing, remove_partial, replacing
+from ctmar.files import CORRECTION, PATCHES, building, claimed, refuse_existing, remove_partial, replacing
 from tests.ctmar.small import tree
 
 
@@ -135,7 +135,7 @@ def test_a_folder_that_no_command_has_written_is_not_replaced(tmp_path, old):
 
 def test_an_output_of_another_kind_is_not_replaced(tmp_path, old):
     """A database of cases is hours of work: no corrected series takes its place."""
-    with pytest.raises(OutputExistsError, match="holds something else"), building(old, kind=CASES, overwrite=True):
+    with pytest.raises(OutputExistsError, match="holds something else"), building(old, kind=PATCHES, overwrite=True):
         pass
     (old / "report.json").rename(old / "case-000001.h5")
     with pytest.raises(OutputExistsError, match="holds something else"), building(old, kind=CORRECTION, overwrite=True):

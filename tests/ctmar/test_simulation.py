@@ -12,6 +12,7 @@ from PIL import Image
 
 from ctmar import __version__, planning, sources
 from ctmar.case_maker import write_cases
+from ctmar.cluster import Cluster, has_dask
 from ctmar.config import load_toml
 from ctmar.database import list_cases, read_case, read_index
 from ctmar.dicom.simulated import SERIES
@@ -399,6 +400,7 @@ def test_a_case_of_the_users_own_shape(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not has_dask(), reason="dask is not installed (pip install ctmar[dask])")
 def test_workers_make_the_same_database(tmp_path):
     """Two patients of different pixel size, so that there are two batches to share out."""
     for seed in (0, 1):
@@ -408,7 +410,8 @@ def test_workers_make_the_same_database(tmp_path):
         )
     settings = replace(SETTINGS, cases=4)
     for workers in (1, 2):
-        simulate([str(tmp_path / "in")], tmp_path / str(workers), settings, workers=workers, device="cpu")
+        with Cluster(workers) as cluster:
+            simulate([str(tmp_path / "in")], tmp_path / str(workers), settings, cluster=cluster, device="cpu")
     one, two = (list_cases(tmp_path / str(workers)) for workers in (1, 2))
     assert len({read_case(path).grid for path in one}) == 2
     for first, second in zip(one, two, strict=True):
