@@ -14,6 +14,7 @@ from ctmar.commands.correct import correct
 from ctmar.commands.demo import demo
 from ctmar.commands.evaluate import evaluate
 from ctmar.commands.info import info
+from ctmar.commands.serve import serve
 from ctmar.commands.simulate import simulate
 from ctmar.commands.train import train
 from ctmar.errors import CtmarError, in_words
@@ -86,5 +87,5 @@ def _root(
     context.obj = tuple(plugin or ())  # for the workers of a command
 
 
-for _command in (simulate, train, correct, evaluate, demo, info):
+for _command in (simulate, train, correct, evaluate, serve, demo, info):
     app.command()(_command)

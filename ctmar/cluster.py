@@ -93,6 +93,11 @@ class Cluster:
             _kill(self._local)
         self._close()
 
+    def start(self) -> None:
+        """Begin the workers now, in the main thread, for threads that will have work for them."""
+        if not self.alone:
+            self._connected()
+
     @property
     def alone(self) -> bool:
         """Whether this process does the work."""
@@ -126,7 +131,7 @@ class Cluster:
         WorkerLostError
             Where workers die at an item, or the scheduler is lost for good.
         """
-        if self.alone or (self._scheduler is None and len(items) <= 1):
+        if self.alone or (self._scheduler is None and self._client is None and len(items) <= 1):
             for item in items:
                 try:
                     result = function(item)

@@ -1,0 +1,49 @@
+"""`ctmar serve`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ctmar.commands.flags import given
+from ctmar.errors import UsageError
+
+
+def serve(
+    context: typer.Context,
+    config: Annotated[Path, typer.Option(help="TOML file: who may send, what is corrected, where it goes.")],
+    spool: Annotated[Path | None, typer.Option(help="Folder for what was received and not yet sent.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port to listen on.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Only read the file and load the models.")] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try again the series that were given up.")
+    ] = False,
+) -> None:
+    """Receive DICOM series, correct those with metal, send them on.
+
+    Example: `ctmar serve --config serve.toml`
+    """
+    import importlib.util
+    import sys
+    import threading
+
+    missing = [name for name in ("pynetdicom", "prometheus_client", "structlog") if not importlib.util.find_spec(name)]
+    if missing:
+        raise UsageError(f"a node needs {', '.join(missing)}: pip install 'ctmar[pacs]'.")
+    from ctmar.batch import cached_restorer
+    from ctmar.commands.flags import cluster_of
+    from ctmar.console import note
+    from ctmar.pacs.service import serve as run
+    from ctmar.pacs.settings import read_settings
+
+    settings = read_settings(config, given(spool=spool, port=port))
+    if check:
+        for rule in settings.rules:
+            cached_restorer(rule.correction(settings.device).method, rule.model, settings.device)
+        note(f"{config}: {len(settings.peers)} peer(s), {len(settings.rules)} rule(s), all models can be used.")
+        return
+    with cluster_of(context, settings.workers, settings.scheduler) as cluster:
+        cluster.start()
+        run(settings, sys.stderr, cluster=cluster, stopped=threading.Event(), retry_failed=retry_failed)
