@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pydicom
-from pydicom.dataset import Dataset
+from pydicom.dataset import FileDataset
+from pydicom.pixels.utils import get_expected_length
 from pydicom.uid import (
     JPEG2000,
     CTImageStorage,
@@ -216,7 +217,7 @@ class Receiver:
         return free < settings.min_free_gb * 1e9 or self._spool.size_bytes() > settings.max_spool_gb * 1e9
 
 
-def _read(path: Path) -> Dataset | None:
+def _read(path: Path) -> FileDataset | None:
     """An object that can be read to its end and says what it is; None otherwise."""
     try:
         with warnings.catch_warnings():
@@ -225,13 +226,17 @@ def _read(path: Path) -> Dataset | None:
             needed = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "PixelData")
             if any(not dataset.get(name) for name in needed):
                 return None
-            lengths = [len(str(dataset[name].value)) for name in ("SOPInstanceUID", "SeriesInstanceUID")]
-        return dataset if max(lengths) <= 64 else None
+            if max(len(str(dataset[name].value)) for name in ("SOPInstanceUID", "SeriesInstanceUID")) > 64:
+                return None
+            if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+                whole = len(dataset.PixelData) >= get_expected_length(dataset)  # a file may end anywhere in a value
+                return dataset if whole else None
+        return dataset
     except (*PARSE_ERRORS, UserWarning, EOFError):
         return None
 
 
-def _text(header: Dataset, name: str) -> str:
+def _text(header: FileDataset, name: str) -> str:
     try:
         return str(header.get(name) or "")
     except PARSE_ERRORS:

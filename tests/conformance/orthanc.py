@@ -9,11 +9,12 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 PROGRAM = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
@@ -80,6 +81,11 @@ class Orthanc:
         assert "E:" not in run.stderr
         assert "W:" not in run.stderr
 
+    def send_series(self, series: str, modality: str) -> None:
+        """Send a series (Orthanc's own identifier) on an association of its own, and wait until it is there."""
+        request = json.dumps({"Resources": [series], "Synchronous": True, "Timeout": 60}).encode()
+        self._send("POST", f"/modalities/{modality}/store", data=request, headers={})
+
     def delete_all(self) -> None:
         """Forget everything that was stored."""
         for study in self.json("/studies"):
@@ -95,9 +101,12 @@ class Orthanc:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Orthanc]:
-    """A server that keeps what it is sent in a folder, and ends with the block."""
-    server = Orthanc(_free_port(), _free_port())
+def running(folder: Path, *, modalities: Mapping[str, int] = MappingProxyType({})) -> Iterator[Orthanc]:
+    """A server that keeps what it is sent in a folder, and ends with the block.
+
+    `modalities` are the AE titles that it can send to, with their ports on this machine.
+    """
+    server = Orthanc(free_port(), free_port())
     settings = {
         "Name": "ctmar tests",
         "StorageDirectory": str(folder / "storage"),
@@ -110,6 +119,8 @@ def running(folder: Path) -> Iterator[Orthanc]:
         "RemoteAccessAllowed": False,
         "AuthenticationEnabled": False,
         "DicomAlwaysAllowStore": True,
+        "DicomModalities": {title: [title, "127.0.0.1", port] for title, port in modalities.items()},
+        "ConcurrentJobs": 8,
         "StrictAetComparison": False,
     }
     (folder / "orthanc.json").write_text(json.dumps(settings))
@@ -139,7 +150,8 @@ def _wait(server: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None:
     raise RuntimeError(f"Orthanc did not start: {log.read_text(errors='replace')[-2000:]}")
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
