@@ -1,9 +1,9 @@
 """A day at a site, simulated: series arrive, wait for a worker, are corrected and sent; where it breaks first.
 
-python -m benchmarks.site [--per-day N] [--metal SHARE] [--slices N] [--seconds-per-slice S] [--workers N ...]
+python -m benchmarks.site --slice-s S --clean-slice-s S [--per-day N] [--metal SHARE] [--slices N] [--workers N ...]
 
 The arrivals are a Poisson process whose rate follows a working day; the times of a correction are those measured by
-`benchmarks.workers`, times the slices of a series, which vary from series to series. Nothing but these is assumed.
+`benchmarks.correction`, for as many slices as a series has, which vary from series to series.
 """
 
 from __future__ import annotations
@@ -36,9 +36,17 @@ class Day:
 
 
 def simulate(
-    *, per_day: float, metal: float, slices: float, slice_s: float, workers: int, start_s: float, days: int, seed: int
+    *,
+    per_day: float,
+    metal: float,
+    slices: float,
+    slice_s: float,
+    clean_slice_s: float,
+    workers: int,
+    days: int,
+    seed: int,
 ) -> Day:
-    """Days of a site; `metal` is the share of series with metal, `slices` their mean number."""
+    """Days of a site; `metal` is the share of series with metal, `slices` the mean number of slices."""
     rng = np.random.default_rng(seed)
     world = simpy.Environment()
     pool = simpy.Resource(world, workers)
@@ -60,8 +68,7 @@ def simulate(
         with pool.request() as turn:
             day.longest_queue = max(day.longest_queue, len(pool.queue))
             yield turn
-            # all slices are looked through for metal, a few of them are corrected
-            seconds = start_s + count * slice_s * (1 if rng.random() < metal else 0.1)
+            seconds = count * (slice_s if rng.random() < metal else clean_slice_s)
             day.busy_s += seconds
             yield world.timeout(seconds)
         day.latencies_s.append(world.now - begin)
@@ -79,8 +86,8 @@ def main() -> None:
     parser.add_argument("--per-day", type=float, default=500)
     parser.add_argument("--metal", type=float, default=0.3)
     parser.add_argument("--slices", type=float, default=200)
-    parser.add_argument("--slice-s", type=float, required=True, help="a corrected slice, measured")
-    parser.add_argument("--start-s", type=float, default=2.0)
+    parser.add_argument("--slice-s", type=float, required=True, help="a slice of a series with metal, all counted")
+    parser.add_argument("--clean-slice-s", type=float, required=True, help="a slice of a series without")
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--days", type=int, default=10)
     given = parser.parse_args()
@@ -88,7 +95,7 @@ def main() -> None:
     for workers in given.workers:
         day = simulate(
             per_day=given.per_day, metal=given.metal, slices=given.slices, slice_s=given.slice_s, workers=workers,
-            start_s=given.start_s, days=given.days, seed=0,
+            clean_slice_s=given.clean_slice_s, days=given.days, seed=0,
         )  # fmt: skip
         used = 100 * day.busy_s / (workers * given.days * 86400)
         ordered = np.percentile(day.latencies_s, [50, 95, 100]) / 60

@@ -53,8 +53,9 @@ def main() -> None:
         write_series(folder / "source", given.series, given.slices)
         write_series(folder / "warm", 1, 1)
         timed([sys.executable, "-m", "ctmar", "correct", str(folder / "warm"), "--out", str(folder / "w")])
+        series = f"{given.series} series of {given.slices} slices of 512 x 512"
         works = {
-            f"correct, {given.series} series of {given.slices} slices of 512 x 512, {given.method}": lambda out: command(
+            f"correct, {series}, {given.method}": lambda out: command(
                 folder / "source", out, "--method", given.method
             ),
             f"simulate, {given.cases} cases of the phantom": lambda out: [

@@ -105,7 +105,7 @@ def save_model(path: Path, network: nn.Module, card: ModelCard) -> ModelCard:
 
 
 def load_model(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
-    """A trained network, ready for use on the CPU, and its card.
+    """A trained network, ready for use on the CPU, and its card; weights stored in 16 bits are used in 32.
 
     Parameters
     ----------
@@ -126,6 +126,7 @@ def load_model(name_or_path: str | Path) -> tuple[nn.Module, ModelCard]:
         tensors = safetensors.torch.load(content)
     except (SafetensorError, ValueError, KeyError, RuntimeError):
         raise ModelError(f"{path}: is not a safetensors file; only that format is loaded") from None
+    tensors = {name: value.float() if value.dtype == torch.float16 else value for name, value in tensors.items()}
     network = _build(path, card)
     if _layout(tensors) != _layout(network.state_dict()):
         kind = f"{card.arch!r} network with {len(card.channels)} channels"

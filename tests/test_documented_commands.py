@@ -23,6 +23,7 @@ from ctmar.config import TrainingSettings, settings_from
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.synthetic import write_ct_series
 from ctmar.errors import CtmarError, UsageError
+from ctmar.pacs.settings import ServeSettings
 from ctmar.presets import with_preset
 from ctmar.simulation_settings import read_request
 from data_sim.geometry import ImageGrid
@@ -77,6 +78,11 @@ def sandbox(tmp_path, monkeypatch):
     for name in ("demo-out/series", "series"):
         shutil.copytree("SERIES", name)
     write_foreign_case(Path("case.h5"))
+    for name in ("series-1", "series-2", "archive"):
+        write_small_series(Path(name), series_uid=f"2.25.{len(name)}{name[-1:]}".replace("e", "9"))
+    shutil.make_archive("archive", "zip", "archive")
+    write_small_series(Path("archive/second"), series_uid="2.25.77")
+    shutil.copyfile(ROOT / "deploy" / "serve.toml", "serve.toml")
     write_toy_database(Path("db"))
     model = write_tiny_model(Path())
     for suffix in (".safetensors", ".json"):
@@ -112,6 +118,10 @@ def shortened(words):
             words[words.index(option) + 1] = value
         elif option != "--workers" and "simulate" in words and "--config" not in words:
             words += [option, value]
+    if "--scheduler" in words:  # a real one is lost and found in tests/ctmar/test_batch.py
+        del words[words.index("--scheduler") : words.index("--scheduler") + 2]
+    if "serve" in words and "--check" not in words:  # it would go on for ever: tests/ctmar/pacs
+        words.append("--check")
     if "simulate" in words and "--implants" in words:
         words[words.index("--implants") + 1] = "hip,clip"
     if "train" in words and "--config" not in words:
@@ -123,6 +133,7 @@ READERS = (
     lambda values: settings_from(TrainingSettings, values),
     lambda values: settings_from(CorrectionSettings, with_preset(values, "auto")),
     lambda values: read_request(values, sources=["phantom"], overrides={}, scan={}),
+    lambda values: settings_from(ServeSettings, values),
 )
 
 

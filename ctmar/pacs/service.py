@@ -26,6 +26,8 @@ from ctmar.pacs.spool import FAILED, IGNORED, Entry, Spool
 
 _TICK_S = 0.5
 _PURGE_S = 600.0
+_CROWDED = 0.8
+"""Share of the spool's room from which on series that are done are forgotten at once."""
 
 
 @dataclass(frozen=True)
@@ -152,9 +154,11 @@ class _Node:
         )
         for series in ready:
             self._log.info("complete", series=series)
-        if time.monotonic() > self._purged + _PURGE_S:
+        crowded = self._spool.size_bytes() > _CROWDED * settings.max_spool_gb * 1e9
+        if crowded or time.monotonic() > self._purged + _PURGE_S:
             self._purged = time.monotonic()
-            self._spool.purge(keep_s=3600 * settings.keep_h, keep_failed_s=3600 * settings.keep_failed_h)
+            keep_s = 0.0 if crowded else 3600 * settings.keep_h
+            self._spool.purge(keep_s=keep_s, keep_failed_s=3600 * settings.keep_failed_h)
             for left in self._spool.receiving.iterdir():  # of associations that broke off
                 if time.time() - left.stat().st_mtime > settings.timeout_s:
                     left.unlink(missing_ok=True)

@@ -1,3 +1,4 @@
+import copy
 import json
 import pickle
 from dataclasses import replace
@@ -32,6 +33,14 @@ def test_round_trip(model):
     assert torch.equal(loaded(image), network(image))
     assert not loaded.training
     assert sorted(p.name for p in path.parent.iterdir()) == ["toy.json", "toy.safetensors"]
+
+
+def test_weights_stored_in_16_bits_are_used_in_32(model, tmp_path):
+    network, _, _ = model
+    save_model(tmp_path / "half.safetensors", copy.deepcopy(network).half(), CARD)
+    loaded, _ = load_model(tmp_path / "half.safetensors")
+    image = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(loaded(image), network(image), rtol=0, atol=1e-3)
 
 
 def test_channels_last_weights_are_stored_alike(model, tmp_path):
