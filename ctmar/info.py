@@ -12,7 +12,12 @@ from ctmar.weights import list_models
 from data_sim.projection import choose_device
 
 _PACKAGES = ("torch", "numba", "astra-toolbox", "numpy", "scikit-image", "pydicom", "h5py", "xraydb")
-_OPTIONAL = {"highdicom": "ctmar[seg]", "nibabel": "ctmar[nifti]"}
+_OPTIONAL = {
+    "highdicom": "ctmar[seg]",
+    "nibabel": "ctmar[nifti]",
+    "distributed": "ctmar[dask]",
+    "pynetdicom": "ctmar[pacs]",
+}
 
 
 def collect() -> dict[str, Any]:
