@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +18,7 @@ from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.series import Series
 from ctmar.errors import CtmarError, UsageError, WorkersDifferError, in_words
 from ctmar.files import BATCH, claimed, refuse_existing, remove, remove_partial, replacing
+from ctmar.masks import split_choice
 from ctmar.methods import Restorer
 from ctmar.nifti import is_nifti, open_volume
 from ctmar.nifti_correction import correct_volume
@@ -91,7 +93,7 @@ def run_batch(
     jobs
         With keys that differ. On resuming, those that are known keep their names, so that sources may be added.
     out
-        Folder, with `BATCH_FILE` in it: settings, and the name and end of every job.
+        Folder, with `BATCH_FILE` in it: settings, name and end of every job; no names of source files.
     settings, model
         As for one correction.
     cluster
@@ -132,6 +134,8 @@ def run_batch(
     )
     with claimed(out):
         remove_partial(out)
+        if known is None:
+            _empty(out)  # or --resume would take what other settings made for this
         _write(out, made_with, jobs, ended)
         try:
             for job, outcome in zip(left, cluster.each(work, left, lost=_lost), strict=True):
@@ -143,8 +147,6 @@ def run_batch(
             if fresh and not any((out / job.name).exists() for job in jobs):
                 (out / BATCH_FILE).unlink()
                 out.rmdir()
-        if known is None and not fresh:
-            _remove_others(out, {BATCH_FILE, *(job.name for job in jobs)})
     return [ended[job.name] for job in jobs]
 
 
@@ -213,6 +215,9 @@ def _names(job: Job) -> Iterator[str]:
 def _made_with(settings: CorrectionSettings, sha256: str) -> dict[str, Any]:
     """What has to be the same for a batch to be resumed, as JSON gives it back."""
     values = {name: value for name, value in asdict(settings).items() if name not in ("overwrite", "device")}
+    if settings.mask is not None:  # its name may be a patient's
+        file = split_choice(settings.mask)[0]
+        values["mask"] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
     made_with = {"version": __version__, "model_sha256": sha256, "settings": values}
     return dict(json.loads(json.dumps(made_with, default=str)))
 
@@ -241,7 +246,6 @@ def _write(out: Path, made_with: Mapping[str, Any], jobs: Sequence[Job], ended: 
                 "name": job.name,
                 "key": job.key,
                 "status": one.status if one else "",
-                "message": one.message if one else "",
                 "slices": len(result.slices) if result else None,
                 "corrected": result.corrected if result else None,
                 "failed": len(result.failed) if result else None,
@@ -251,8 +255,6 @@ def _write(out: Path, made_with: Mapping[str, Any], jobs: Sequence[Job], ended: 
         partial_file.write_text(json.dumps({**made_with, "jobs": listed}, indent=1), encoding="utf-8")
 
 
-def _remove_others(out: Path, kept: set[str]) -> None:
-    """What an earlier output held that this one does not."""
+def _empty(out: Path) -> None:
     for path in out.iterdir():
-        if path.name not in kept:
-            remove(path)
+        remove(path)

@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import os
 import signal
+import tempfile
 import threading
 import time
 from collections import deque
@@ -82,6 +83,9 @@ class Cluster:
         self._plugins, self._patience_s = tuple(plugins), patience_s
         self._local: LocalCluster | None = None
         self._client: Client | None = None
+        self._lock = threading.RLock()
+        self._started = False
+        self._scratch = tempfile.gettempdir()
 
     def __enter__(self) -> Self:
         return self
@@ -96,6 +100,7 @@ class Cluster:
     def start(self) -> None:
         """Begin the workers now, in the main thread, for threads that will have work for them."""
         if not self.alone:
+            self._started = True
             self._connected()
 
     @property
@@ -131,7 +136,7 @@ class Cluster:
         WorkerLostError
             Where workers die at an item, or the scheduler is lost for good.
         """
-        if self.alone or (self._scheduler is None and self._client is None and len(items) <= 1):
+        if self.alone or (self._scheduler is None and not self._started and len(items) <= 1):
             for item in items:
                 try:
                     result = function(item)
@@ -212,7 +217,7 @@ class Cluster:
                     "its workers were killed, probably for lack of memory; use fewer --workers."
                 ) from None
             except TimeoutError:
-                if future.done():
+                if future.status == "error":
                     raise  # it is the item's own
             except Exception:
                 if future.status == "error":
@@ -230,24 +235,27 @@ class Cluster:
         """The client, once it is connected to a scheduler that has workers."""
         from distributed import Client
 
-        if self._client is None:
-            try:
-                target = self._scheduler or self._begun()
-                self._client = Client(target, timeout=self._patience_s, set_as_default=False)
-            except (OSError, ValueError) as error:
-                raise WorkerLostError(f"{self._scheduler}: no scheduler answers ({type(error).__name__}).") from None
-            self._wait_for_workers()
-        elif self._client.status != "running":
-            end = time.monotonic() + self._patience_s + 5  # it reconnects for so long by itself
-            while self._client.status != "running":
-                if self._client.status == "closed" or time.monotonic() > end:
-                    raise WorkerLostError("the scheduler is lost; once there is one, go on with --resume.")
-                time.sleep(0.1)
-            self._wait_for_workers()
-        return self._client
+        with self._lock:
+            if self._client is None:
+                try:
+                    target = self._scheduler or self._begun()
+                    self._client = Client(target, timeout=self._patience_s, set_as_default=False)
+                except (OSError, ValueError) as error:
+                    raise WorkerLostError(
+                        f"{self._scheduler}: no scheduler answers ({type(error).__name__})."
+                    ) from None
+                self._wait_for_workers()
+            elif self._client.status != "running":
+                end = time.monotonic() + self._patience_s + 5  # it reconnects for so long by itself
+                while self._client.status != "running":
+                    if self._client.status == "closed" or time.monotonic() > end:
+                        raise WorkerLostError("the scheduler is lost; once there is one, go on with --resume.")
+                    time.sleep(0.1)
+                self._wait_for_workers()
+            return self._client
 
     def _close(self) -> None:
-        with suppress(Exception):  # they are gone either way
+        with self._lock, suppress(Exception):  # they are gone either way
             if self._client is not None:
                 self._client.close(timeout=5)
             if self._local is not None:
@@ -275,6 +283,7 @@ class Cluster:
                 dashboard_address="127.0.0.1:0",  # any port; none makes it take a fixed one
                 silence_logs=logging.CRITICAL,
                 env=dict.fromkeys(_THREADS, threads),
+                local_directory=self._scratch,
             )
         return self._local
 

@@ -119,7 +119,7 @@ def correct_many(
     jobs: dict[str, Job] = {}
     failed: dict[str, str] = {}
     with progress_bar() as bar:
-        found = cluster.each(_jobs_of, sources, lost=lambda _, error: in_words(error))
+        found = cluster.each(_jobs_of, [one.absolute() for one in sources], lost=lambda _, error: in_words(error))
         for done, (source, one) in enumerate(zip(sources, found, strict=True), start=1):
             if isinstance(one, str):
                 failed[str(source)] = one

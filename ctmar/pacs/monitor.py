@@ -87,7 +87,10 @@ def monitored(port: int, metrics: Metrics, health: Callable[[], dict[str, Any]])
         if environ.get("PATH_INFO") != "/health":
             start("404 Not Found", [("Content-Type", "text/plain")])
             return [b"/health and /metrics\n"]
-        found = health()
+        try:
+            found = health()
+        except Exception as error:  # such as a database that cannot be read
+            found = {"ok": False, "error": type(error).__name__}
         start("200 OK" if found["ok"] else "503 Service Unavailable", [("Content-Type", "application/json")])
         return [json.dumps(found).encode()]
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import socket
+import sqlite3
+import ssl
 import tempfile
 import threading
-import warnings
+import weakref
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pydicom
 from pydicom.dataset import FileDataset
@@ -19,6 +22,9 @@ from pydicom.uid import (
     JPEG2000,
     CTImageStorage,
     EnhancedCTImageStorage,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
@@ -29,24 +35,25 @@ from pydicom.uid import (
     LegacyConvertedEnhancedCTImageStorage,
     RLELossless,
 )
-from pynetdicom import AE, DEFAULT_TRANSFER_SYNTAXES, _config, evt
+from pynetdicom import AE, _config, evt
 
 from ctmar.dicom.derived import MODEL_NAME
-from ctmar.dicom.source import PARSE_ERRORS
+from ctmar.dicom.source import PARSE_ERRORS, quiet_pydicom
 from ctmar.errors import UsageError
 from ctmar.pacs.monitor import Metrics
 from ctmar.pacs.settings import ServeSettings
 from ctmar.pacs.spool import DIFFERS, Spool
-from ctmar.pacs.tls import context_for
+from ctmar.pacs.tls import SILENT_S, PatientContext, context_for
 
 SUCCESS, OUT_OF_RESOURCES, WRONG_CLASS, NOT_UNDERSTOOD = 0x0000, 0xA700, 0xA900, 0xC000
 """Statuses of a C-STORE, PS3.4 table B.2-1."""
 
 CLASSES = (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage)
 SYNTAXES = [
-    *DEFAULT_TRANSFER_SYNTAXES, JPEGLosslessSV1, JPEGLossless, JPEGLSLossless, JPEGLSNearLossless, JPEG2000Lossless,
-    JPEG2000, RLELossless, JPEGBaseline8Bit, JPEGExtended12Bit,
+    ImplicitVRLittleEndian, ExplicitVRLittleEndian, ExplicitVRBigEndian, JPEGLosslessSV1, JPEGLossless, JPEGLSLossless,
+    JPEGLSNearLossless, JPEG2000Lossless, JPEG2000, RLELossless, JPEGBaseline8Bit, JPEGExtended12Bit,
 ]  # fmt: skip
+"""Not deflated: a kilobyte of it can be a gigabyte."""
 
 _VERIFICATION = "1.2.840.10008.1.1"
 
@@ -54,6 +61,9 @@ _LARGEST_PDU = 1 << 20
 """Far above what we offer to take; a peer that announces more is cut off before its memory is ours."""
 
 _OFFERED_PDU = 1 << 17
+
+_DEFERRED = 1 << 16
+"""Values of more bytes are left on the disk."""
 
 
 class Receiver:
@@ -63,7 +73,8 @@ class Receiver:
         self._settings, self._spool, self._metrics, self._log = settings, spool, metrics, log
         self._lock = threading.Lock()
         self._carried: dict[Any, set[str]] = defaultdict(set)
-        self._bytes: dict[Any, int] = defaultdict(int)
+        self._bytes: dict[Any, float] = defaultdict(float)
+        self._over: weakref.WeakSet[Any] = weakref.WeakSet()
         self._server: Any = None
 
     def start(self) -> None:
@@ -98,12 +109,13 @@ class Receiver:
             (evt.EVT_ABORTED, lambda event: self._ended(event.assoc, released=False)),
             (evt.EVT_CONN_CLOSE, lambda event: self._ended(event.assoc, released=False)),
         ]
+        tls = context_for(settings.tls, server=True)
         try:
             self._server = entity.start_server(
                 (settings.address, settings.port),
                 block=False,
                 evt_handlers=handlers,
-                ssl_context=context_for(settings.tls, server=True),
+                ssl_context=cast(ssl.SSLContext, PatientContext(tls)) if tls else None,
             )
         except OSError as error:
             where = f"{settings.address}:{settings.port}"
@@ -118,7 +130,7 @@ class Receiver:
     @property
     def listens(self) -> bool:
         """Whether it does."""
-        return self._server is not None
+        return self._server is not None and self._server.socket.fileno() >= 0
 
     def carried(self) -> set[str]:
         """Series that open associations carry."""
@@ -140,6 +152,7 @@ class Receiver:
 
         connection.recv = bounded
         if connection.socket is not None:
+            connection.socket.settimeout(SILENT_S)
             connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def _requested(self, event: Any) -> None:
@@ -147,23 +160,31 @@ class Receiver:
         for peer in self._settings.peers:
             if peer.ae_title == str(title).strip() and (not peer.hosts or address in peer.hosts):
                 return
-        self._refuse("unknown peer", event.assoc)
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # permanent, by the user, calling AE title not recognised
         event.assoc.kill()  # once it is sent
+        self._refuse("unknown peer", event.assoc)
 
     def _data(self, event: Any) -> None:
         with self._lock:
+            if event.assoc in self._over:
+                return
             self._bytes[event.assoc] += len(event.data)
             too_large = self._bytes[event.assoc] > self._settings.max_object_mb * 1e6
+            if too_large:
+                self._bytes[event.assoc] = -math.inf  # what is still on its way is not refused once more
         if too_large:
             self._refuse("object too large", event.assoc)
             event.assoc.abort()
 
     def _ended(self, association: Any, *, released: bool) -> None:
         with self._lock:
+            self._over.add(association)
             series = self._carried.pop(association, set())
             self._bytes.pop(association, None)
             series -= set().union(*self._carried.values())  # others carry them on
+        half = getattr(association.dimse.message, "_data_set_path", None)  # of an object that was cut off
+        if isinstance(half, Path) and half.parent == self._spool.receiving:
+            half.unlink(missing_ok=True)
         if series:
             if released:
                 self._spool.release(series)
@@ -177,7 +198,8 @@ class Receiver:
 
     def _store(self, event: Any) -> int:
         with self._lock:
-            self._bytes[event.assoc] = 0
+            if event.assoc in self._bytes:
+                self._bytes[event.assoc] = 0
         path = event.dataset_path
         try:
             if self._is_full():
@@ -201,11 +223,12 @@ class Receiver:
                 protocol=_text(header, "ProtocolName"),
                 own=_text(header, "ManufacturerModelName") == MODEL_NAME,
             )
-        except OSError as error:
-            self._refuse("cannot be stored", event.assoc, error=error.strerror or type(error).__name__)
+        except (OSError, MemoryError, sqlite3.Error) as error:
+            self._refuse("cannot be stored", event.assoc, error=type(error).__name__)
             return OUT_OF_RESOURCES
         with self._lock:
-            self._carried[event.assoc].add(series)
+            if event.assoc not in self._over:
+                self._carried[event.assoc].add(series)
         self._metrics.received.labels(result).inc()
         if result == DIFFERS:
             self._log.warning("object came again with another content; the first is kept", series=series)
@@ -218,21 +241,24 @@ class Receiver:
 
 
 def _read(path: Path) -> FileDataset | None:
-    """An object that can be read to its end and says what it is; None otherwise."""
+    """The header of an object that is whole and says what it is; None otherwise. Pixels stay on the disk."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # truncated values are warned of
-            dataset = pydicom.dcmread(path)
-            needed = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns", "PixelData")
-            if any(not dataset.get(name) for name in needed):
-                return None
+        with quiet_pydicom():
+            dataset = pydicom.dcmread(path, defer_size=_DEFERRED)
+            needed = ("SOPInstanceUID", "SOPClassUID", "SeriesInstanceUID", "Modality", "Rows", "Columns")
+            if any(not dataset.get(name) for name in needed) or "PixelData" not in dataset:
+                return None  # as where the file ends within a value before, or within compressed frames
             if max(len(str(dataset[name].value)) for name in ("SOPInstanceUID", "SeriesInstanceUID")) > 64:
                 return None
-            if not dataset.file_meta.TransferSyntaxUID.is_encapsulated:
-                whole = len(dataset.PixelData) >= get_expected_length(dataset)  # a file may end anywhere in a value
-                return dataset if whole else None
-        return dataset
-    except (*PARSE_ERRORS, UserWarning, EOFError):
+            pixels: Any = dataset.get_item("PixelData", keep_deferred=True)
+            if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+                return dataset if pixels.value else None
+            end = pixels.value_tell + pixels.length
+            whole = pixels.length >= get_expected_length(dataset) and end <= path.stat().st_size
+            return dataset if whole else None
+    except (OSError, MemoryError):
+        raise
+    except (*PARSE_ERRORS, EOFError):
         return None
 
 

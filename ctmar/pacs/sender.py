@@ -17,6 +17,10 @@ _WARNINGS = 0xB000
 """Statuses from here to 0xBFFF: stored, with a remark (PS3.4 table B.2-1)."""
 
 
+class DamagedError(Exception):
+    """A file to be sent cannot be read."""
+
+
 class NotSentError(Exception):
     """Why a destination did not take something; it may later."""
 
@@ -28,6 +32,8 @@ def send(files: Sequence[Path], destination: Destination, settings: ServeSetting
     ------
     NotSentError
         Where the destination cannot be reached or refuses.
+    DamagedError
+        Where one of the files cannot be read.
     """
     entity = AE(ae_title=settings.ae_title)
     entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = 60
@@ -62,4 +68,4 @@ def _what(file: Path) -> tuple[str, str]:
         meta = read_file_meta_info(file)
         return str(meta.MediaStorageSOPClassUID), str(meta.TransferSyntaxUID)
     except (OSError, InvalidDicomError, AttributeError) as error:
-        raise NotSentError(f"a file of the spool cannot be read ({type(error).__name__})") from None
+        raise DamagedError(type(error).__name__) from None

@@ -20,12 +20,13 @@ from ctmar.errors import CtmarError, WorkerLostError, in_words
 from ctmar.files import claimed, remove
 from ctmar.pacs.monitor import Metrics, logger_to, monitored
 from ctmar.pacs.receiver import Receiver
-from ctmar.pacs.sender import NotSentError, send
+from ctmar.pacs.sender import DamagedError, NotSentError, send
 from ctmar.pacs.settings import ServeSettings
 from ctmar.pacs.spool import FAILED, IGNORED, Entry, Spool
 
 _TICK_S = 0.5
 _PURGE_S = 600.0
+_LATE_S = 60.0
 _CROWDED = 0.8
 """Share of the spool's room from which on series that are done are forgotten at once."""
 
@@ -97,9 +98,8 @@ def serve(
         threads = [threading.Thread(target=node.repeat, args=(loop,), daemon=True) for loop in loops]
 
         def health() -> dict[str, Any]:
-            alive = all(thread.is_alive() for thread in threads)
-            said = {"version": __version__, "series": spool.counts(), "spool_bytes": spool.size_bytes()}
-            return {"ok": alive and receiver.listens, **said}
+            ok = receiver.listens and node.works and all(thread.is_alive() for thread in threads)
+            return {"ok": ok, "version": __version__, "series": spool.counts(), "spool_bytes": spool.size_bytes()}
 
         try:
             receiver.start()
@@ -115,6 +115,7 @@ def serve(
             for thread in threads:
                 if thread.is_alive():
                     thread.join(1)  # a correction is begun again when the node comes back
+            node.leave()
             log.info("stopped", series=spool.counts())
 
 
@@ -134,6 +135,9 @@ class _Node:
         self._settings, self._spool, self._receiver, self._cluster = settings, spool, receiver, cluster
         self._metrics, self._log, self._stopped = metrics, log, stopped
         self._purged = 0.0
+        self._looked = time.monotonic()
+        self._lock = threading.Lock()
+        self._at: dict[str, Entry] = {}
 
     def repeat(self, step: Callable[[], bool]) -> None:
         """Do a step again and again, at once where there was something to do; no error ends it."""
@@ -149,6 +153,8 @@ class _Node:
     def look_after(self) -> bool:
         """See which series are complete, and forget what is old."""
         settings = self._settings
+        with self._lock:
+            self._spool.unstick(self._at)
         ready = self._spool.complete(
             quiet_s=settings.quiet_s, timeout_s=settings.timeout_s, still_open=self._receiver.carried()
         )
@@ -161,22 +167,44 @@ class _Node:
             self._spool.purge(keep_s=keep_s, keep_failed_s=3600 * settings.keep_failed_h)
             for left in self._spool.receiving.iterdir():  # of associations that broke off
                 if time.time() - left.stat().st_mtime > settings.timeout_s:
-                    left.unlink(missing_ok=True)
+                    remove(left)
+        self._looked = time.monotonic()
         return False
+
+    @property
+    def works(self) -> bool:
+        """Whether it has looked after everything of late without an error."""
+        return time.monotonic() - self._looked < _LATE_S
+
+    def leave(self) -> None:
+        """Let what is being corrected wait for the next start; an attempt that is stopped was none."""
+        with self._lock:
+            for entry in self._at.values():
+                self._spool.again(entry, "the node was stopped", counted=False)
 
     def correct_one(self) -> bool:
         """Correct a series that is complete."""
-        entry = self._spool.next_waiting()
-        if entry is None:
-            return False
+        with self._lock:
+            entry = None if self._stopped.is_set() else self._spool.next_waiting()
+            if entry is None:
+                return False
+            self._at[entry.id] = entry
+        try:
+            self._correct_entry(entry)
+        finally:
+            with self._lock:
+                self._at.pop(entry.id, None)
+        return True
+
+    def _correct_entry(self, entry: Entry) -> None:
         rule = self._settings.rule_for(entry.station, entry.description, entry.protocol)
         why = "made by ctmar" if entry.own else "no rule matches" if rule is None else "by rule"
         if rule is None or rule.action == "ignore" or entry.own:
             self._end(entry, IGNORED, why)
-            return True
+            return
         if entry.attempts > self._settings.attempts:
             self._end(entry, FAILED, "given up after several attempts")
-            return True
+            return
         name = f"{entry.id}-{entry.generation}-{entry.attempts}-{time.time_ns()}"
         out = self._spool.corrected / name
         work = _Work(
@@ -191,20 +219,19 @@ class _Node:
             if out.exists():
                 shutil.rmtree(out)
             self._not_corrected(entry, result)
-            return True
+            return
         seconds = time.monotonic() - begin
         self._metrics.correcting.observe(seconds)
         found = {"slices": result.slices, "corrected": result.corrected, "failed": result.failed}
         if not result.corrected and rule.without_metal == "ignore":
             shutil.rmtree(out)
             self._end(entry, IGNORED, "nothing was corrected", **found)
-            return True
+            return
         to = [one.ae_title for one in self._settings.destinations_of(rule)]
         if self._spool.send(entry, name, to):
             self._log.info("corrected", series=entry.id, seconds=round(seconds, 1), to=to, **found)
         else:
             self._log.info("images came meanwhile", series=entry.id)
-        return True
 
     def _not_corrected(self, entry: Entry, result: _Corrected) -> None:
         if result.final or (entry.attempts >= self._settings.attempts and not result.waits):
@@ -225,9 +252,6 @@ class _Node:
         if found is None:
             return False
         entry, title, files = found
-        if any(not file.is_file() for file in files):
-            self._spool.again(entry, "what was corrected is gone")
-            return True
         destination = next((one for one in self._settings.destinations if one.ae_title == title), None)
         try:
             if destination is None:
@@ -235,13 +259,17 @@ class _Node:
             for file in send(files, destination, self._settings):
                 self._spool.sent(entry, title, file)
                 self._metrics.sent.labels(title).inc()
-        except (NotSentError, OSError) as error:
-            why = str(error) if isinstance(error, NotSentError) else type(error).__name__
-            self._metrics.not_sent.labels(title).inc()
-            self._log.warning("not sent", series=entry.id, to=title, why=why, attempt=entry.attempts + 1)
-            self._spool.send_later(entry, retry_s=self._settings.retry_s, why=why)
+        except DamagedError as error:
+            self._log.warning("what was corrected is gone", series=entry.id, why=str(error))
+            self._spool.again(entry, "what was corrected is gone")
             return True
-        if self._spool.conclude(entry):
+        except Exception as error:  # whatever it is must not hold up other series and destinations
+            why = str(error) if isinstance(error, NotSentError) else in_words(error)
+            attempt = self._spool.send_later(entry, title, retry_s=self._settings.retry_s, why=why)
+            self._metrics.not_sent.labels(title).inc()
+            self._log.warning("not sent", series=entry.id, to=title, why=why, attempt=attempt)
+            return True
+        if self._spool.conclude(entry, title):
             latency = time.time() - entry.received
             self._metrics.latency.observe(latency)
             self._metrics.ended.labels("done").inc()

@@ -19,6 +19,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ctmar.files import remove
+
 ARRIVING, WAITING, CORRECTING, SENDING = "arriving", "waiting", "correcting", "sending"
 DONE, IGNORED, FAILED = "done", "ignored", "failed"
 STATES = (ARRIVING, WAITING, CORRECTING, SENDING, DONE, IGNORED, FAILED)
@@ -29,13 +31,16 @@ STORED, KNOWN, DIFFERS = "stored", "known", "differs"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS series (
     id TEXT PRIMARY KEY, station TEXT, description TEXT, protocol TEXT, own INTEGER, state TEXT, released INTEGER,
-    changed REAL, received REAL, generation INTEGER, late INTEGER, attempts INTEGER, retry REAL, folder TEXT, why TEXT
+    changed REAL, received REAL, generation INTEGER, late INTEGER, attempts INTEGER, folder TEXT, why TEXT
 );
 CREATE TABLE IF NOT EXISTS objects (
     sop TEXT PRIMARY KEY, series TEXT, digest TEXT, bytes INTEGER
 );
 CREATE TABLE IF NOT EXISTS outgoing (
     series TEXT, destination TEXT, file TEXT, sent INTEGER, PRIMARY KEY (series, destination, file)
+);
+CREATE TABLE IF NOT EXISTS targets (
+    series TEXT, destination TEXT, attempts INTEGER, retry REAL, PRIMARY KEY (series, destination)
 );
 """
 
@@ -95,7 +100,7 @@ class Spool:
     def _recover(self) -> None:
         """Put right what a process left that was killed."""
         for leftover in self.receiving.iterdir():
-            leftover.unlink()
+            remove(leftover)
         with self._transaction():
             self._do("UPDATE series SET state = ?, changed = ? WHERE state = ?", WAITING, time.time(), CORRECTING)
             self._do("UPDATE series SET received = ? WHERE state = ?", time.time(), ARRIVING)  # senders come back
@@ -119,6 +124,7 @@ class Spool:
             row = self._one("SELECT digest, series FROM objects WHERE sop = ?", sop)
             if row is not None:
                 path.unlink()
+                self._do("UPDATE series SET received = ? WHERE id = ? AND state = ?", time.time(), series, ARRIVING)
                 return str(row["series"]), KNOWN if row["digest"] == digest else DIFFERS
             target = self.source_of(series) / f"{sop}.dcm"
             target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -129,23 +135,8 @@ class Spool:
                 self._do("INSERT INTO objects VALUES (?, ?, ?, ?)", sop, series, digest, size)
                 state = self._one("SELECT state FROM series WHERE id = ?", series)
                 if state is None:
-                    values = (
-                        series,
-                        station,
-                        description,
-                        protocol,
-                        int(own),
-                        ARRIVING,
-                        0,
-                        now,
-                        now,
-                        0,
-                        0,
-                        0,
-                        0.0,
-                        "",
-                        "",
-                    )
+                    said = (series, station, description, protocol, int(own))
+                    values = (*said, ARRIVING, 0, now, now, 0, 0, 0, "", "")
                     self._do(f"INSERT INTO series VALUES ({', '.join('?' * len(values))})", *values)
                 elif state["state"] == SENDING:  # goes out to its end; then all of it is corrected again
                     self._do("UPDATE series SET late = 1, received = ? WHERE id = ?", now, series)
@@ -171,14 +162,14 @@ class Spool:
     def complete(self, *, quiet_s: float, timeout_s: float, still_open: Iterable[str] = ()) -> list[str]:
         """Let series wait for their correction that are complete; returns their ids.
 
-        `still_open` are those that an association carries.
+        `still_open` are those that an association carries, which a receiver ends when nothing comes any more.
         """
         now, busy = time.time(), set(still_open)
         ready = []
         with self._transaction():
             for row in self._do("SELECT id, released, received FROM series WHERE state = ?", ARRIVING).fetchall():
                 still = now - row["received"]
-                if still >= timeout_s or (row["released"] and row["id"] not in busy and still >= quiet_s):
+                if row["id"] not in busy and still >= (quiet_s if row["released"] else timeout_s):
                     ready.append(str(row["id"]))
             for one in ready:
                 self._move(one, WAITING)
@@ -205,18 +196,21 @@ class Spool:
 
         Returns False where images have come meanwhile, so that it is out of date.
         """
-        files = sorted(
-            str(path.relative_to(self.corrected / folder)) for path in (self.corrected / folder).rglob("*.dcm")
-        )
+        made = self.corrected / folder
+        paths = sorted(made.rglob("*.dcm"))
+        files = [str(path.relative_to(made)) for path in paths]
+        _synchronise(*paths, *{path.parent for path in paths}, made, self.corrected)  # before the database says so
         with self._transaction():
             if self._out_of_date(entry):
                 shutil.rmtree(self.corrected / folder, ignore_errors=True)
                 return False
             self._do("DELETE FROM outgoing WHERE series = ?", entry.id)
+            self._do("DELETE FROM targets WHERE series = ?", entry.id)
             for destination in destinations:
+                self._do("INSERT INTO targets VALUES (?, ?, 0, 0)", entry.id, destination)
                 for file in files:
                     self._do("INSERT INTO outgoing VALUES (?, ?, ?, 0)", entry.id, destination, file)
-            self._do("UPDATE series SET folder = ?, attempts = 0, retry = 0 WHERE id = ?", folder, entry.id)
+            self._do("UPDATE series SET folder = ?, attempts = 0 WHERE id = ?", folder, entry.id)
             self._move(entry.id, SENDING)
         return True
 
@@ -250,26 +244,26 @@ class Spool:
     # ------------------------------------------------------------------ sending
 
     def next_to_send(self) -> tuple[Entry, str, list[Path]] | None:
-        """A series, one of its destinations, and the files that it has not got."""
+        """A series, one of its destinations, and the files that this one has not got."""
         with self._lock:
             row = self._one(
-                "SELECT id FROM series WHERE state = ? AND retry <= ? ORDER BY retry, changed LIMIT 1",
+                "SELECT targets.series, destination FROM targets JOIN series ON series.id = targets.series"
+                " WHERE state = ? AND targets.retry <= ? ORDER BY targets.retry, changed, destination LIMIT 1",
                 SENDING,
                 time.time(),
             )
             if row is None:
                 return None
-            entry = self._entry(row["id"])
+            entry, destination = self._entry(row["series"]), str(row["destination"])
             left = self._do(
-                "SELECT destination, file FROM outgoing WHERE series = ? AND sent = 0 ORDER BY destination, file",
+                "SELECT file FROM outgoing WHERE series = ? AND destination = ? AND sent = 0 ORDER BY file",
                 entry.id,
+                destination,
             ).fetchall()
             if not left:  # the process ended before this was noted
-                self.conclude(entry)
+                self.conclude(entry, destination)
                 return self.next_to_send()
-            first = left[0]["destination"]
-            folder = self.corrected / entry.folder
-            return entry, first, [folder / row["file"] for row in left if row["destination"] == first]
+            return entry, destination, [self.corrected / entry.folder / one["file"] for one in left]
 
     def sent(self, entry: Entry, destination: str, file: Path) -> None:
         """Note that a destination has a file."""
@@ -282,21 +276,29 @@ class Spool:
                 name,
             )
 
-    def send_later(self, entry: Entry, *, retry_s: float, why: str) -> None:
-        """Try to send again after a wait that doubles every time, up to a hundredfold."""
-        wait_s = retry_s * min(100, 2 ** min(entry.attempts, 10))
+    def send_later(self, entry: Entry, destination: str, *, retry_s: float, why: str) -> int:
+        """Try this destination again after a wait that doubles every time, up to a hundredfold; returns which time."""
         with self._transaction():
+            row = self._one("SELECT attempts FROM targets WHERE series = ? AND destination = ?", entry.id, destination)
+            attempts = int(row["attempts"]) if row is not None else 0
             self._do(
-                "UPDATE series SET attempts = attempts + 1, retry = ?, why = ? WHERE id = ?",
-                time.time() + wait_s,
-                why,
+                "UPDATE targets SET attempts = ?, retry = ? WHERE series = ? AND destination = ?",
+                attempts + 1,
+                time.time() + retry_s * min(100, 2 ** min(attempts, 10)),
                 entry.id,
+                destination,
             )
+            self._do("UPDATE series SET why = ? WHERE id = ?", why, entry.id)
+        return attempts + 1
 
-    def conclude(self, entry: Entry) -> bool:
-        """Take a series as done where every destination has everything; returns whether it is so."""
+    def conclude(self, entry: Entry, destination: str) -> bool:
+        """Note that a destination has everything; returns whether all have, so that the series is done."""
+        lacks = "SELECT 1 FROM outgoing WHERE series = ? AND destination = ? AND sent = 0"
         with self._transaction():
-            if self._one("SELECT 1 FROM outgoing WHERE series = ? AND sent = 0", entry.id) is not None:
+            if self._one(lacks, entry.id, destination) is not None:
+                return False
+            self._do("DELETE FROM targets WHERE series = ? AND destination = ?", entry.id, destination)
+            if self._one("SELECT 1 FROM targets WHERE series = ?", entry.id) is not None:
                 return False
             self._do("DELETE FROM outgoing WHERE series = ?", entry.id)
             late = self._one("SELECT late FROM series WHERE id = ?", entry.id)
@@ -305,6 +307,14 @@ class Spool:
                 self._begin_again(entry.id, time.time())
         shutil.rmtree(self.corrected / entry.folder, ignore_errors=True)
         return True
+
+    def unstick(self, busy: Iterable[str]) -> None:
+        """Let series wait again whose correction nobody is at: noting its end failed, for want of room perhaps."""
+        owned = set(busy)
+        with self._transaction():
+            for row in self._do("SELECT id FROM series WHERE state = ?", CORRECTING).fetchall():
+                if row["id"] not in owned:
+                    self._move(row["id"], WAITING)
 
     # ------------------------------------------------------------------ housekeeping
 
@@ -389,10 +399,10 @@ def _digest(path: Path) -> str:
     return digest
 
 
-def _synchronise(*folders: Path) -> None:
-    """Names are on the disk only when their folder is."""
-    for folder in folders:
-        handle = os.open(folder, os.O_RDONLY)
+def _synchronise(*paths: Path) -> None:
+    """Files, and folders: a name is on the disk only when its folder is."""
+    for path in paths:
+        handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
         finally:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 
 from ctmar.errors import UsageError
 from ctmar.pacs.settings import TlsSettings
+
+SILENT_S = 20.0
+"""How long a connection may say nothing in the middle of something."""
+
+
+class PatientContext:
+    """A listener's context that shakes hands when something is read: who says nothing holds up nobody else."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+
+    def wrap_socket(self, connection: socket.socket, *, server_side: bool) -> ssl.SSLSocket:
+        """As that of `ssl.SSLContext`."""
+        connection.settimeout(SILENT_S)
+        return self._context.wrap_socket(connection, server_side=server_side, do_handshake_on_connect=False)
 
 
 def context_for(settings: TlsSettings | None, *, server: bool) -> ssl.SSLContext | None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from benchmarks.lost_workers import run as with_losses
@@ -102,6 +103,32 @@ def test_overwriting_leaves_nothing_of_before(jobs, tmp_path):
     run_batch(jobs[:1], out, CorrectionSettings(method="bhc", device="cpu", overwrite=True), "", cluster=ALONE)
     assert sorted(path.name for path in out.iterdir()) == ["batch.json", "series-001"]
     assert json.loads((out / "series-001" / "report.json").read_text())["method"] == "bhc"
+
+
+def test_an_overwriting_that_was_interrupted_leaves_nothing_of_before_to_resume(jobs, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    run_batch(jobs[:2], out, SETTINGS, "", cluster=ALONE)
+    anew = CorrectionSettings(method="bhc", device="cpu", overwrite=True)
+
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batch, "correct_series", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_batch(jobs[:2], out, anew, "", cluster=ALONE)
+    settings = CorrectionSettings(method="bhc", device="cpu")
+    assert [one.status for one in run_batch(jobs[:2], out, settings, "", cluster=ALONE, resume=True)] == [WRITTEN] * 2
+
+
+def test_no_names_of_files_in_what_is_written(jobs, tmp_path):
+    mask = tmp_path / "DOE-JOHN.npy"
+    np.save(mask, np.zeros((2, 64, 64), bool))
+    (tmp_path / "case.h5").write_bytes(b"no case")
+    run_batch(jobs, tmp_path / "out", CorrectionSettings(method="li", device="cpu", mask=mask), "", cluster=ALONE)
+    said = (tmp_path / "out" / BATCH_FILE).read_text()
+    assert "DOE" not in said
+    assert str(tmp_path) not in said
 
 
 def test_one_that_fails_stops_no_other(jobs, tmp_path):

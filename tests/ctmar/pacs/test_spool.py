@@ -93,7 +93,8 @@ def test_a_series_is_complete_when_its_association_has_ended_and_it_is_quiet(spo
 
 def test_or_when_nothing_comes_any_more(spool):
     series, _ = receive(spool)
-    assert spool.complete(quiet_s=0, timeout_s=0, still_open={series}) == [series]
+    assert spool.complete(quiet_s=0, timeout_s=0, still_open={series}) == []  # its association will end, or be ended
+    assert spool.complete(quiet_s=0, timeout_s=0) == [series]
 
 
 def test_one_gets_it(spool):
@@ -115,24 +116,37 @@ def test_every_destination_gets_every_file_once(spool):
         assert len(files) == (2 if len(sent) % 2 == 0 else 1)
         sent.append((title, files[0].name))
         spool.sent(one, title, files[0])
-        spool.conclude(one)
+        spool.conclude(one, title)
     assert sent == [("A", "0.dcm"), ("A", "1.dcm"), ("B", "0.dcm"), ("B", "1.dcm")]
     assert state(spool) == DONE
     assert not list(spool.corrected.iterdir())
 
 
-def test_a_destination_is_tried_again_later_and_later(spool):
+def test_a_destination_is_tried_again_later_and_later_and_holds_up_no_other(spool):
     waiting(spool)
     entry = spool.next_waiting()
-    spool.send(entry, corrected(spool, entry), ["A"])
-    entry, _, _ = spool.next_to_send()
-    assert entry.attempts == 0
-    spool.send_later(entry, retry_s=0.0, why="rejected")
-    entry, _, _ = spool.next_to_send()
-    assert entry.attempts == 1
-    spool.send_later(entry, retry_s=60, why="rejected")
+    spool.send(entry, corrected(spool, entry), ["A", "B"])
+    entry, title, _ = spool.next_to_send()
+    assert title == "A"
+    assert spool.send_later(entry, "A", retry_s=60, why="rejected") == 1
+    _, title, files = spool.next_to_send()
+    assert title == "B"
+    for file in files:
+        spool.sent(entry, "B", file)
+    assert not spool.conclude(entry, "B")
     assert spool.next_to_send() is None
     assert state(spool) == SENDING
+    assert spool.send_later(entry, "A", retry_s=-1, why="rejected") == 2
+    assert spool.next_to_send()[1] == "A"
+
+
+def test_a_correction_that_nobody_is_at_waits_again(spool):
+    series = waiting(spool)
+    spool.next_waiting()
+    spool.unstick([series])
+    assert state(spool) == CORRECTING
+    spool.unstick([])
+    assert state(spool) == WAITING
 
 
 def test_images_that_come_late(spool):
@@ -154,7 +168,7 @@ def test_images_that_come_late(spool):
     assert state(spool) == SENDING
     one, title, (file,) = spool.next_to_send()
     spool.sent(one, title, file)
-    assert spool.conclude(one)
+    assert spool.conclude(one, title)
     assert state(spool) == ARRIVING
     spool.release([series])
     spool.complete(**AT_ONCE)
