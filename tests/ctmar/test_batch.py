@@ -123,7 +123,9 @@ def test_an_overwriting_that_was_interrupted_leaves_nothing_of_before_to_resume(
 
 def test_no_names_of_files_in_what_is_written(jobs, tmp_path):
     mask = tmp_path / "DOE-JOHN.npy"
-    np.save(mask, np.zeros((2, 64, 64), bool))
+    metal = np.zeros((2, 64, 64), bool)
+    metal[1, 30:33, 38:41] = True
+    np.save(mask, metal)
     (tmp_path / "case.h5").write_bytes(b"no case")
     run_batch(jobs, tmp_path / "out", CorrectionSettings(method="li", device="cpu", mask=mask), "", cluster=ALONE)
     said = (tmp_path / "out" / BATCH_FILE).read_text()
