@@ -12,7 +12,7 @@ from typing import Any
 
 import h5py
 
-from ctmar.batch import Job
+from ctmar.batch import BATCH_FILE, Job
 from ctmar.cluster import Cluster
 from ctmar.console import Bar, note, print_json, progress_bar, warn
 from ctmar.correcting_batch import correct_batch, file_job, say, say_metal_free
@@ -87,7 +87,7 @@ def correct_dicom(
         raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
     if dry_run:
         _dry_run(chosen, out, settings, as_json=as_json)
-    elif len(chosen) > 1:
+    elif len(chosen) > 1 or (resume and (out / BATCH_FILE).exists()):
         jobs = [Job(one.key, one) for one in chosen]
         correct_batch(jobs, {}, out, settings, model, resume=resume, cluster=cluster, as_json=as_json)
     else:

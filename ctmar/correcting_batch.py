@@ -59,7 +59,8 @@ def correct_batch(
         warn(reason)
     count = Counter(one.status for one in outcomes)
     said = ", ".join(f"{count[status]} {status}" for status in (WRITTEN, THERE, FAILED) if count[status])
-    note(f"{out}: {said} of {len(jobs)}, by {settings.method}; {BATCH_FILE} lists them. Not for diagnostic use.")
+    said += f" of {len(jobs)}" + (f", {len(failed)} source(s) left out" if failed else "")
+    note(f"{out}: {said}, by {settings.method}; {BATCH_FILE} lists them. Not for diagnostic use.")
     slices = sum(len(result.failed) for result in results)
     if len(bad) == len(jobs):
         raise UnsupportedInputError(f"nothing can be corrected: {next(iter(bad.values()))}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ctmar.errors import OutputExistsError, UsageError
 
-CORRECTION = ("report.json", "*/report.json")
+CORRECTION = ("report.json",)
 BATCH = ("batch.json", *CORRECTION)
 EVALUATION = ("metrics.json",)
 PATCHES = ("patches.json",)
@@ -98,7 +98,8 @@ def refuse_existing(path: Path, *, kind: Sequence[str], overwrite: bool) -> None
     """
     empty = path.is_dir() and not path.is_symlink() and not any(path.iterdir())
     if not overwrite and not empty and (path.exists() or path.is_symlink()):
-        raise OutputExistsError(f"{path}: exists already; choose another name or give --overwrite.")
+        more = "go on with --resume, " if any(path.glob(BATCH[0])) else ""
+        raise OutputExistsError(f"{path}: exists already; {more}choose another name or give --overwrite.")
     if path.resolve() in (Path.cwd(), *Path.cwd().parents, Path.home(), *Path.home().parents):
         raise OutputExistsError(f"{path}: is or holds the current or the home folder, which is never replaced.")
     if path.is_dir() and not empty and not any(any(path.glob(mark)) for mark in kind):

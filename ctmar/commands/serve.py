@@ -26,6 +26,7 @@ def serve(
     Example: `ctmar serve --config serve.toml`
     """
     import importlib.util
+    import signal
     import sys
     import threading
 
@@ -42,8 +43,13 @@ def serve(
     if check:
         for rule in settings.rules:
             cached_restorer(rule.correction(settings.device).method, rule.model, settings.device)
-        note(f"{config}: {len(settings.peers)} peer(s), {len(settings.rules)} rule(s), all models can be used.")
+        to = ", ".join(f"{one.ae_title} at {one.host}:{one.port}" for one in settings.destinations)
+        note(f"{config}: {len(settings.peers)} peer(s), {len(settings.rules)} rule(s), all models can be used;")
+        note(f"would listen on {settings.address}:{settings.port}, send to {to}, and keep {settings.spool.absolute()}.")
         return
+    stopped = threading.Event()
     with cluster_of(context, settings.workers, settings.scheduler) as cluster:
         cluster.start()
-        run(settings, sys.stderr, cluster=cluster, stopped=threading.Event(), retry_failed=retry_failed)
+        for number in (signal.SIGINT, signal.SIGTERM):  # to be stopped is how it ends
+            signal.signal(number, lambda *_: stopped.set())
+        run(settings, sys.stderr, cluster=cluster, stopped=stopped, retry_failed=retry_failed)

@@ -14,6 +14,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, make_wsgi_app
 from prometheus_client.core import GaugeMetricFamily
 
+from ctmar.errors import UsageError
 from ctmar.pacs.spool import Spool
 
 if TYPE_CHECKING:
@@ -75,7 +76,13 @@ class _Silent(WSGIRequestHandler):
 
 @contextmanager
 def monitored(port: int, metrics: Metrics, health: Callable[[], dict[str, Any]]) -> Iterator[None]:
-    """Answer on 127.0.0.1 while the block runs: /metrics, and /health with 200, or 503 where ``ok`` is false."""
+    """Answer on 127.0.0.1 while the block runs: /metrics, and /health with 200, or 503 where ``ok`` is false.
+
+    Raises
+    ------
+    UsageError
+        Where the port cannot be listened on.
+    """
     if not port:
         yield
         return
@@ -94,7 +101,11 @@ def monitored(port: int, metrics: Metrics, health: Callable[[], dict[str, Any]])
         start("200 OK" if found["ok"] else "503 Service Unavailable", [("Content-Type", "application/json")])
         return [json.dumps(found).encode()]
 
-    with make_server("127.0.0.1", port, answer, server_class=_Server, handler_class=_Silent) as server:
+    try:
+        made = make_server("127.0.0.1", port, answer, server_class=_Server, handler_class=_Silent)
+    except OSError as error:
+        raise UsageError(f"monitor_port {port} cannot be listened on: {error.strerror}.") from None
+    with made as server:
         thread = threading.Thread(target=server.serve_forever, name="monitor", daemon=True)
         thread.start()
         try:

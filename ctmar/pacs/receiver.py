@@ -157,12 +157,12 @@ class Receiver:
 
     def _requested(self, event: Any) -> None:
         title, address = event.assoc.requestor.primitive.calling_ae_title, event.assoc.requestor.address
-        for peer in self._settings.peers:
-            if peer.ae_title == str(title).strip() and (not peer.hosts or address in peer.hosts):
-                return
+        called = [peer for peer in self._settings.peers if peer.ae_title == str(title).strip()]
+        if any(peer.may_come_from(address) for peer in called):
+            return
         event.assoc.acse.send_reject(0x01, 0x01, 0x03)  # permanent, by the user, calling AE title not recognised
         event.assoc.kill()  # once it is sent
-        self._refuse("unknown peer", event.assoc)
+        self._refuse("peer from another address" if called else "unknown peer", event.assoc)
 
     def _data(self, event: Any) -> None:
         with self._lock:

@@ -244,7 +244,8 @@ class _Node:
     def _end(self, entry: Entry, state: str, why: str, **more: Any) -> None:
         self._spool.end(entry, state, why)
         self._metrics.ended.labels(state).inc()
-        self._log.info(state, series=entry.id, why=why, **more)
+        say = self._log.error if state == FAILED else self._log.info
+        say(state, series=entry.id, why=why, **more)
 
     def send_one(self) -> bool:
         """Send what one destination lacks of a series."""

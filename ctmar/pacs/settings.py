@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,7 +29,7 @@ class Peer:
     ae_title
         Calling AE title.
     hosts
-        IP addresses that it may come from; any where there are none.
+        IP addresses, or networks such as 192.0.2.0/24, that it may come from; any where there are none.
     """
 
     ae_title: str
@@ -36,6 +37,15 @@ class Peer:
 
     def __post_init__(self) -> None:
         _require_title(self.ae_title)
+        for host in self.hosts:
+            try:
+                ip_network(host, strict=False)
+            except ValueError:
+                raise ValueError(f"hosts: {host!r} is no IP address and no network; names are not looked up") from None
+
+    def may_come_from(self, address: str) -> bool:
+        """Whether it is one of its addresses."""
+        return not self.hosts or any(ip_address(address) in ip_network(host, strict=False) for host in self.hosts)
 
 
 @dataclass(frozen=True)
@@ -195,6 +205,11 @@ class ServeSettings:
             raise ValueError("peers must name who may send: [[peers]] with ae_title")
         if not self.destinations:
             raise ValueError("destinations must name where corrected series go: [[destinations]]")
+        if self.monitor_port == self.port:
+            raise ValueError("port and monitor_port are the same")
+        for one in self.destinations:
+            if one.port == self.port and one.host in ("localhost", "127.0.0.1", self.address):
+                raise ValueError(f"the destination {one.ae_title} is this node itself")
         known = {one.ae_title for one in self.destinations}
         for rule in self.rules:
             if unknown := set(rule.to) - known:

@@ -10,7 +10,7 @@ from benchmarks.lost_workers import run as with_losses
 from ctmar import batch, slice_correction
 from ctmar.batch import BATCH_FILE, FAILED, THERE, WRITTEN, Job, run_batch
 from ctmar.cluster import ALONE, Cluster, has_dask
-from ctmar.correcting import correct_many
+from ctmar.correcting import correct_dicom, correct_many
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.series import find_series
 from ctmar.errors import (
@@ -133,6 +133,24 @@ def test_no_names_of_files_in_what_is_written(jobs, tmp_path):
     assert str(tmp_path) not in said
 
 
+def test_one_series_does_not_take_the_place_of_many(jobs, tmp_path):
+    out = tmp_path / "out"
+    run_batch(jobs, out, SETTINGS, "", cluster=ALONE)
+    with pytest.raises(OutputExistsError, match="--resume"):
+        correct_dicom_(tmp_path / "2.25.11", out, SETTINGS)
+    with pytest.raises(OutputExistsError, match="holds something else"):
+        correct_dicom_(tmp_path / "2.25.11", out, CorrectionSettings(method="li", device="cpu", overwrite=True))
+    correct_dicom_(tmp_path / "2.25.11", out, SETTINGS, resume=True)
+    assert (out / "series-002").is_dir()
+
+
+def correct_dicom_(source, out, settings, *, resume=False):
+    correct_dicom(
+        source, out, settings, "default", uid=None, all_=False, resume=resume, cluster=ALONE, as_json=False,
+        dry_run=False,
+    )  # fmt: skip
+
+
 def test_one_that_fails_stops_no_other(jobs, tmp_path):
     (tmp_path / "case.h5").write_bytes(b"no case")
     outcomes = run_batch(jobs, tmp_path / "out", SETTINGS, "", cluster=ALONE)
@@ -193,7 +211,7 @@ def test_many_sources(jobs, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "empty: no usable CT series" in said
     assert "nowhere: no such file or folder" in said
-    assert "3 written of 3" in " ".join(said.split())
+    assert "3 written of 3, 2 source(s) left out" in " ".join(said.split())
     with pytest.raises(SomeSlicesFailedError, match="1 source"):
         many([sources[0], sources[2], sources[0]], tmp_path / "twice")
     with pytest.raises(NoUsableSeriesError, match="nowhere"):

@@ -51,6 +51,13 @@ def test_the_first_rule_that_matches(read):
     assert settings.rule_for("CT3", "hip", "") is None
 
 
+def test_addresses_and_networks(read):
+    (peer,) = read(GOOD.replace('"10.0.0.5"', '"10.0.0.5", "192.0.2.0/24"')).peers
+    assert peer.may_come_from("10.0.0.5")
+    assert peer.may_come_from("192.0.2.77")
+    assert not peer.may_come_from("10.0.0.6")
+
+
 def test_without_rules_everything_is_corrected_and_goes_everywhere(read):
     settings = read(GOOD[: GOOD.index("[[rules]]")])
     rule = settings.rule_for("", "", "")
@@ -76,6 +83,9 @@ def test_without_rules_everything_is_corrected_and_goes_everywhere(read):
         (GOOD.replace("port = 104", "port = 104\ntls = true"), "TLS"),
         ("quiet_s = -1\n" + GOOD, "quiet_s"),
         (GOOD + '[tls]\ncertificate = "none.pem"\nkey = "none.pem"\n', "is not there"),
+        (GOOD.replace("10.0.0.5", "scanner.local"), "no IP address"),
+        ("port = 9112\nmonitor_port = 9112\n" + GOOD, "the same"),
+        ('port = 104\naddress = "pacs.example"\n' + GOOD, "itself"),
         ("spool = ", "TOML"),
     ],
 )
