@@ -366,10 +366,11 @@ def certificates(folder):
 
 
 @pytest.mark.skipif(PROGRAM is None, reason="Orthanc is not installed")
-def test_fifty_series_from_orthanc_while_the_node_is_killed(tmp_path):
+def test_series_from_orthanc_while_the_node_is_killed(tmp_path):
+    """Fifty of them take longer: `python -m benchmarks.pacs`."""
     from benchmarks.pacs import run
 
-    result = run(tmp_path, series=50, slices=2, kills=3, senders=4, workers=1, method="li")
+    result = run(tmp_path, series=20, slices=2, kills=3, senders=4, workers=1, method="li")
     assert result.starts == 4
-    assert result.sources == 50
-    assert result.derived == {2: 50}
+    assert result.sources == 20
+    assert result.derived == {2: 20}
