@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 
-from benchmarks.dask_processes import scheduler_and_workers
+from benchmarks.processes import scheduler_and_workers
 from ctmar.dicom.synthetic import write_ct_series
 from data_sim.geometry import ImageGrid
 from data_sim.phantom import phantom_slice
@@ -39,13 +39,13 @@ class Result:
     differing: list[str]
 
 
-def write_series(folder: Path, count: int, slices: int) -> None:
+def write_series(folder: Path, count: int, slices: int, *, grid: ImageGrid = GRID) -> None:
     """Series of phantom pelvises with a pin that a scanner would clip."""
     for number in range(count):
-        volume = np.stack([phantom_slice("pelvis", grid=GRID, seed=number % 6, z_mm=2.0 * k) for k in range(slices)])
-        radius_mm = np.hypot(GRID.x_mm()[None] - 60 + number, GRID.y_mm()[:, None])
+        volume = np.stack([phantom_slice("pelvis", grid=grid, seed=number % 6, z_mm=2.0 * k) for k in range(slices)])
+        radius_mm = np.hypot(grid.x_mm()[None] - 60 + number, grid.y_mm()[:, None])
         volume[:, radius_mm < PIN_MM] = 3071
-        write_ct_series(folder / f"{number:03d}", volume, pixel_mm=GRID.pixel_mm, series_uid=f"1.2.826.0.1.9.{number}")
+        write_ct_series(folder / f"{number:03d}", volume, pixel_mm=grid.pixel_mm, series_uid=f"1.2.826.0.1.9.{number}")
 
 
 def command(source: Path, out: Path, *flags: str) -> list[str]:

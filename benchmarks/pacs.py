@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.lost_workers import write_series
-from tests.conformance.orthanc import Orthanc, free_port, running
+from benchmarks.processes import end, free_port
+from tests.conformance.orthanc import Orthanc, running
 
 _SECONDS = 300.0
 _TOML = """\
@@ -103,11 +104,7 @@ def node(
         yield found
     finally:
         assert found.process is not None
-        found.process.terminate()
-        try:
-            found.process.wait(20)
-        except subprocess.TimeoutExpired:
-            found.kill()
+        end(found.process)
 
 
 @dataclass(frozen=True)

@@ -13,25 +13,12 @@ import tempfile
 import time
 from pathlib import Path
 
-import numpy as np
-
-from benchmarks.dask_processes import scheduler_and_workers
-from benchmarks.lost_workers import command
-from ctmar.dicom.synthetic import write_ct_series
+from benchmarks.lost_workers import command, write_series
+from benchmarks.processes import scheduler_and_workers
 from data_sim.geometry import ImageGrid
-from data_sim.phantom import phantom_slice
 
 _THREADS = ("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 GRID = ImageGrid(512, 512, 0.8)
-
-
-def write_series(folder: Path, count: int, slices: int) -> None:
-    """Full-size phantom pelvises, a pin in each slice."""
-    image = phantom_slice("pelvis", grid=GRID, seed=0, z_mm=0.0)
-    for number in range(count):
-        volume = np.repeat(image[None], slices, axis=0)
-        volume[:, np.hypot(GRID.x_mm()[None] - 60 - number, GRID.y_mm()[:, None]) < 8] = 3071
-        write_ct_series(folder / f"{number:03d}", volume, pixel_mm=GRID.pixel_mm, series_uid=f"1.2.826.0.1.8.{number}")
 
 
 def timed(arguments: list[str]) -> float:
@@ -50,8 +37,8 @@ def main() -> None:
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        write_series(folder / "source", given.series, given.slices)
-        write_series(folder / "warm", 1, 1)
+        write_series(folder / "source", given.series, given.slices, grid=GRID)
+        write_series(folder / "warm", 1, 1, grid=GRID)
         timed([sys.executable, "-m", "ctmar", "correct", str(folder / "warm"), "--out", str(folder / "w")])
         series = f"{given.series} series of {given.slices} slices of 512 x 512"
         works = {

@@ -150,9 +150,9 @@ def run_batch(
     return [ended[job.name] for job in jobs]
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def cached_restorer(method: str, model: str, device: str) -> Restorer | None:
-    """The network of a method, loaded once in every process."""
+    """The network of a method, loaded once in every process; a node may take turns with several."""
     return restorer_for(method, model, device=device)
 
 

@@ -167,16 +167,17 @@ class Cluster:
                         if one is first or one.future.cancelled():
                             one.future = self._submit(task, one.item)
                     continue
-                except WorkerLostError as error:
-                    if (
-                        first.alone < _RETRIES
-                    ):  # whatever else its worker had is suspected likewise, so it is tried by itself
+                except _KilledError:
+                    if first.alone < _RETRIES:  # all that its worker had is suspected: each is tried by itself
                         self._let_finish(waiting)
                         first.future, first.alone = self._submit(task, first.item), first.alone + 1
                         continue
+                    killed = WorkerLostError(
+                        "its workers were killed, probably for lack of memory; use fewer --workers."
+                    )
                     if lost is None:
-                        raise
-                    result = lost(first.item, error)
+                        raise killed from None
+                    result = lost(first.item, killed)
                 except Exception as error:
                     if lost is None or _ends_all(error):
                         raise
@@ -213,9 +214,7 @@ class Cluster:
             except CancelledError:
                 raise _SchedulerLostError from None
             except KilledWorker:
-                raise WorkerLostError(
-                    "its workers were killed, probably for lack of memory; use fewer --workers."
-                ) from None
+                raise _KilledError from None
             except TimeoutError:
                 if future.status == "error":
                     raise  # it is the item's own
@@ -227,7 +226,7 @@ class Cluster:
                 workers_seen = time.monotonic()
             elif self._local is not None and time.monotonic() > workers_seen + _RESTART_S:
                 self._close()  # its workers died so quickly that they were not restarted
-                raise _KilledError("its workers were killed.")
+                raise _KilledError
             elif time.monotonic() > workers_seen + self._patience_s:
                 raise WorkerLostError(f"{self._scheduler}: the scheduler has no workers any more; go on with --resume.")
 
@@ -255,12 +254,13 @@ class Cluster:
             return self._client
 
     def _close(self) -> None:
-        with self._lock, suppress(Exception):  # they are gone either way
-            if self._client is not None:
-                self._client.close(timeout=5)
-            if self._local is not None:
-                self._local.close(timeout=5)
-        self._client = self._local = None
+        with self._lock:
+            with suppress(Exception):  # they are gone either way
+                if self._client is not None:
+                    self._client.close(timeout=5)
+                if self._local is not None:
+                    self._local.close(timeout=5)
+            self._client = self._local = None
 
     def _wait_for_workers(self) -> None:
         assert self._client is not None
@@ -290,7 +290,7 @@ class Cluster:
 
 def _ends_all(error: Exception) -> bool:
     """Whether every other item would fail likewise."""
-    return is_full(error) or isinstance(error, WorkersDifferError)
+    return is_full(error) or isinstance(error, WorkersDifferError | WorkerLostError)
 
 
 ALONE = Cluster()
@@ -307,7 +307,7 @@ class _HandedOut(Generic[A]):
     losses: int = 0
 
 
-class _KilledError(WorkerLostError):
+class _KilledError(Exception):
     """The workers that were at an item died."""
 
 

@@ -83,8 +83,6 @@ def correct_dicom(
     with progress_bar() as bar:
         remark = partial(_metal_in, settings=settings, bar=bar) if few and settings.mask is None else lambda _: ""
         chosen = choose_series(found, uid=uid, all_=all_, remark=remark)
-    if is_nifti(out) and len(chosen) > 1 and not dry_run:
-        raise UsageError(f"{out}: a NIfTI file holds one series; choose it with --series, or name a folder.")
     if dry_run:
         _dry_run(chosen, out, settings, as_json=as_json)
     elif len(chosen) > 1 or (resume and (out / BATCH_FILE).exists()):

@@ -42,15 +42,15 @@ def correct_batch(
     with progress_bar() as bar:
         outcomes = run_batch(jobs, out, settings, model, cluster=cluster, resume=resume, tell=bar)
     bad = {one.name: one.message for one in outcomes if one.status == FAILED}
-    results = [replace(one.result, folder=str(out / one.name)) for one in outcomes if one.result is not None]
+    named = {one.name: replace(one.result, folder=str(out / one.name)) for one in outcomes if one.result is not None}
     if as_json and all(isinstance(job.source, Path) for job in jobs):
         written = [out / one.name for one in outcomes if one.status != FAILED]
         print_json({"method": settings.method, "written": written, "failed": bad})
     elif as_json:
-        print_json([asdict(result) for result in results])
+        print_json([asdict(result) for result in named.values()])
     for one in outcomes:
-        if one.status == WRITTEN and one.result is not None:
-            say(replace(one.result, folder=str(out / one.name)))
+        if one.status == WRITTEN and one.name in named:
+            say(named[one.name])
         elif one.metal is False:
             say_metal_free(one.name)
     for name, reason in bad.items():
@@ -61,7 +61,7 @@ def correct_batch(
     said = ", ".join(f"{count[status]} {status}" for status in (WRITTEN, THERE, FAILED) if count[status])
     said += f" of {len(jobs)}" + (f", {len(failed)} source(s) left out" if failed else "")
     note(f"{out}: {said}, by {settings.method}; {BATCH_FILE} lists them. Not for diagnostic use.")
-    slices = sum(len(result.failed) for result in results)
+    slices = sum(len(result.failed) for result in named.values())
     if len(bad) == len(jobs):
         raise UnsupportedInputError(f"nothing can be corrected: {next(iter(bad.values()))}")
     if bad or failed or slices:

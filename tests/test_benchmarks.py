@@ -16,4 +16,4 @@ def test_a_benchmark_can_be_started(name):
         if error.name in ("algotom", "matplotlib", "simpy"):
             pytest.skip(f"{error.name} is not installed (pip install ctmar[bench])")
         raise
-    assert callable(getattr(module, "main", None)) or name in ("machine", "dask_processes")
+    assert callable(getattr(module, "main", None)) or name in ("machine", "processes")

@@ -50,7 +50,7 @@ Scheduler = Annotated[
     typer.Option(
         metavar="ADDRESS",
         help="A Dask scheduler, tcp://HOST:8786, to do the work.",
-        rich_help_panel="Who does the work",
+        rich_help_panel=WHO,
     ),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an output that exists.")]

@@ -33,16 +33,15 @@ def serve(
     missing = [name for name in ("pynetdicom", "prometheus_client", "structlog") if not importlib.util.find_spec(name)]
     if missing:
         raise UsageError(f"a node needs {', '.join(missing)}: pip install 'ctmar[pacs]'.")
-    from ctmar.batch import cached_restorer
     from ctmar.commands.flags import cluster_of
     from ctmar.console import note
+    from ctmar.pacs.service import load_models
     from ctmar.pacs.service import serve as run
     from ctmar.pacs.settings import read_settings
 
     settings = read_settings(config, given(spool=spool, port=port))
     if check:
-        for rule in settings.rules:
-            cached_restorer(rule.correction(settings.device).method, rule.model, settings.device)
+        load_models(settings)
         to = ", ".join(f"{one.ae_title} at {one.host}:{one.port}" for one in settings.destinations)
         note(f"{config}: {len(settings.peers)} peer(s), {len(settings.rules)} rule(s), all models can be used;")
         note(f"would listen on {settings.address}:{settings.port}, send to {to}, and keep {settings.spool.absolute()}.")

@@ -41,9 +41,7 @@ def send(files: Sequence[Path], destination: Destination, settings: ServeSetting
     for sop_class, syntax in sorted({_what(file) for file in files}):
         entity.add_requested_context(sop_class, syntax)
     tls: Any = (context_for(settings.tls, server=False), destination.host) if destination.tls else None
-    association = entity.associate(
-        destination.host, destination.port, ae_title=destination.ae_title, tls_args=tls
-    )  # fmt: skip
+    association = entity.associate(destination.host, destination.port, ae_title=destination.ae_title, tls_args=tls)
     if not association.is_established:
         raise NotSentError("rejected" if association.is_rejected else "no association")
     try:

@@ -16,7 +16,7 @@ from ctmar.cluster import Cluster
 from ctmar.correction import correct_series
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.series import choose_series, find_series
-from ctmar.errors import CtmarError, WorkerLostError, in_words
+from ctmar.errors import CtmarError, in_words
 from ctmar.files import claimed, remove
 from ctmar.pacs.monitor import Metrics, logger_to, monitored
 from ctmar.pacs.receiver import Receiver
@@ -82,9 +82,7 @@ def serve(
         Where the address cannot be listened on.
     """
     log = logger_to(stream)
-    for rule in settings.rules:
-        correction = rule.correction(settings.device)
-        cached_restorer(correction.method, rule.model, correction.device)
+    load_models(settings)
     settings.spool.mkdir(mode=0o700, parents=True, exist_ok=True)
     with claimed(settings.spool):
         spool = Spool(settings.spool)
@@ -117,6 +115,18 @@ def serve(
                     thread.join(1)  # a correction is begun again when the node comes back
             node.leave()
             log.info("stopped", series=spool.counts())
+
+
+def load_models(settings: ServeSettings) -> None:
+    """Load the models of all rules.
+
+    Raises
+    ------
+    ModelError
+        Where one cannot be used.
+    """
+    for rule in settings.rules:
+        cached_restorer(rule.correction(settings.device).method, rule.model, settings.device)
 
 
 class _Node:
@@ -212,7 +222,7 @@ class _Node:
         )
         begin = time.monotonic()
         try:
-            (result,) = self._cluster.each(_correct, [work], lost=lambda _, error: _unforeseen(error))
+            (result,) = self._cluster.each(_correct, [work], lost=lambda _, error: _Corrected(error=in_words(error)))
         except (OSError, CtmarError) as error:  # no room, no workers, or those of another version
             result = _Corrected(error=in_words(error), waits=True)
         if result.error:
@@ -290,8 +300,6 @@ def _correct(work: _Work) -> _Corrected:
         results = [
             correct_series(one, to, settings, restorer=restorer) for one, to in zip(series, targets, strict=True)
         ]
-    except WorkerLostError:
-        raise
     except CtmarError as error:
         return _Corrected(error=str(error).replace(str(work.source), "the series"), final=True)
     return _Corrected(
@@ -299,7 +307,3 @@ def _correct(work: _Work) -> _Corrected:
         sum(one.corrected for one in results),
         sum(len(one.failed) for one in results),
     )
-
-
-def _unforeseen(error: Exception) -> _Corrected:
-    return _Corrected(error=in_words(error))

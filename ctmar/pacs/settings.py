@@ -114,7 +114,7 @@ class Rule:
 
     def correction(self, device: str) -> CorrectionSettings:
         """How it corrects."""
-        values: dict[str, Any] = {"seg": self.seg, "device": device, "overwrite": True, "preset": self.preset}
+        values: dict[str, Any] = {"seg": self.seg, "device": device, "preset": self.preset}
         if self.method:
             values["method"] = self.method
         if self.strength is not None:

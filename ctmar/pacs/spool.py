@@ -11,15 +11,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import sqlite3
-import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ctmar.files import remove
+from ctmar.pacs.database import Database
 
 ARRIVING, WAITING, CORRECTING, SENDING = "arriving", "waiting", "correcting", "sending"
 DONE, IGNORED, FAILED = "done", "ignored", "failed"
@@ -36,6 +34,7 @@ CREATE TABLE IF NOT EXISTS series (
 CREATE TABLE IF NOT EXISTS objects (
     sop TEXT PRIMARY KEY, series TEXT, digest TEXT, bytes INTEGER
 );
+CREATE INDEX IF NOT EXISTS objects_of_series ON objects (series);
 CREATE TABLE IF NOT EXISTS outgoing (
     series TEXT, destination TEXT, file TEXT, sent INTEGER, PRIMARY KEY (series, destination, file)
 );
@@ -84,18 +83,15 @@ class Spool:
         self.receiving, self._objects, self.corrected = (folder / n for n in ("receiving", "objects", "corrected"))
         for one in (folder, self.receiving, self._objects, self.corrected):
             one.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock = threading.RLock()
-        self._database = sqlite3.connect(folder / "spool.sqlite", check_same_thread=False, isolation_level=None)
-        self._database.row_factory = sqlite3.Row
-        self._database.execute("PRAGMA journal_mode = WAL")
-        self._database.execute("PRAGMA synchronous = FULL")
-        self._database.executescript(_SCHEMA)
+        self._database = Database(folder / "spool.sqlite", _SCHEMA)
+        self._lock, self._transaction = self._database.lock, self._database.transaction
+        self._do, self._one = self._database.do, self._database.one
+        self._size = int(self._do("SELECT COALESCE(SUM(bytes), 0) AS n FROM objects").fetchone()["n"])
         self._recover()
 
     def close(self) -> None:
         """Let go of the database."""
-        with self._lock:
-            self._database.close()
+        self._database.close()
 
     def _recover(self) -> None:
         """Put right what a process left that was killed."""
@@ -144,6 +140,7 @@ class Spool:
                     self._do("UPDATE series SET released = 0, received = ? WHERE id = ?", now, series)
                 else:
                     self._begin_again(series, now)
+            self._size += size
         return series, STORED
 
     def _begin_again(self, series: str, now: float) -> None:
@@ -328,8 +325,10 @@ class Spool:
             ).fetchall()  # fmt: skip
             for row in rows:
                 with self._transaction():
+                    sizes = self._do("SELECT bytes FROM objects WHERE series = ?", row["id"]).fetchall()
                     self._do("DELETE FROM objects WHERE series = ?", row["id"])
                     self._do("DELETE FROM series WHERE id = ?", row["id"])
+                self._size -= sum(one["bytes"] for one in sizes)
                 shutil.rmtree(self.source_of(row["id"]), ignore_errors=True)
         return len(rows)
 
@@ -343,8 +342,7 @@ class Spool:
 
     def size_bytes(self) -> int:
         """What the received images take."""
-        with self._lock:
-            return int(self._do("SELECT COALESCE(SUM(bytes), 0) AS n FROM objects").fetchone()["n"])
+        return self._size
 
     def _entry(self, series: str) -> Entry:
         row = self._one("SELECT * FROM series WHERE id = ?", series)
@@ -363,28 +361,6 @@ class Spool:
 
     def _move(self, series: str, state: str) -> None:
         self._do("UPDATE series SET state = ?, changed = ? WHERE id = ?", state, time.time(), series)
-
-    def _do(self, sql: str, *values: object) -> sqlite3.Cursor:
-        return self._database.execute(sql, values)
-
-    def _one(self, sql: str, *values: object) -> sqlite3.Row | None:
-        with closing(self._do(sql, *values)) as cursor:
-            row: sqlite3.Row | None = cursor.fetchone()
-        return row
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with self._lock:
-            if self._database.in_transaction:
-                yield  # within another
-                return
-            self._do("BEGIN IMMEDIATE")
-            try:
-                yield
-            except BaseException:
-                self._do("ROLLBACK")
-                raise
-            self._do("COMMIT")
 
 
 def _short(uid: str) -> str:

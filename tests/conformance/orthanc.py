@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -16,6 +15,8 @@ from email import message_from_bytes
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from benchmarks.processes import end, free_port
 
 PROGRAM = shutil.which("Orthanc", path="/usr/sbin:/usr/bin:/usr/local/bin")
 PLUGINS = [path for path in (Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so"),) if path.exists()]
@@ -130,12 +131,7 @@ def running(folder: Path, *, modalities: Mapping[str, int] = MappingProxyType({}
         _wait(server, process, folder / "log")
         yield server
     finally:
-        process.terminate()
-        try:
-            process.wait(_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process, seconds=_SECONDS)
 
 
 def _wait(server: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -148,10 +144,3 @@ def _wait(server: Orthanc, process: subprocess.Popen[bytes], log: Path) -> None:
         else:
             return
     raise RuntimeError(f"Orthanc did not start: {log.read_text(errors='replace')[-2000:]}")
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -154,6 +154,18 @@ def test_a_scheduler_that_is_not_there():
         list(workers.each(double, [1, 2]))
 
 
+@pytest.mark.slow
+def test_workers_that_are_lost_for_good_end_all(two, monkeypatch):
+    """Nothing is tried again, and no item is taken for the one at fault."""
+
+    def gone(_):
+        raise WorkerLostError("the scheduler has no workers any more")
+
+    monkeypatch.setattr(two, "_result", gone)
+    with pytest.raises(WorkerLostError, match="any more"):
+        list(two.each(double, [1, 2], lost=lambda *_: None))
+
+
 @needs_dask
 @pytest.mark.slow
 def test_workers_of_another_version(two, monkeypatch):

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 from dataclasses import asdict
@@ -11,6 +10,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
+from benchmarks.processes import free_port
 from ctmar.config import TrainingSettings
 from ctmar.errors import UsageError
 from ctmar.learning.distributed import is_first, joined
@@ -50,12 +50,9 @@ def alone(database, tmp_path_factory):
 
 def run_team(size, database, out, *, resume=False, stop_at=0):
     """Start `size` processes with the environment of torchrun; returns their exit codes and messages."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     values = json.dumps({k: v for k, v in asdict(SETTINGS).items() if v is not None})
     command = [sys.executable, "-c", WORKER, str(database), str(out), values, "resume" if resume else "new"]
-    shared = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "STOP_AT": stop_at}
+    shared = {"WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "STOP_AT": stop_at}
     processes = []
     for rank in range(size):
         own = {"RANK": rank, "LOCAL_RANK": rank, "OMP_NUM_THREADS": 1, "CUDA_VISIBLE_DEVICES": ""}

@@ -24,8 +24,9 @@ from pydicom.uid import CTImageStorage, DeflatedExplicitVRLittleEndian, Explicit
 from pynetdicom import AE, evt
 
 from benchmarks.pacs import node
+from benchmarks.processes import free_port
 from ctmar.dicom.synthetic import ct_dataset
-from tests.conformance.orthanc import PROGRAM, free_port
+from tests.conformance.orthanc import PROGRAM
 from tests.ctmar.small import MARKER, small_volumes, write_small_series
 
 pytestmark = [

@@ -1,4 +1,4 @@
-"""A Dask scheduler and workers as processes of their own, restarted when they end, as a supervisor would."""
+"""Processes that tests and benchmarks begin and end: a Dask scheduler with workers, under a supervisor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def end(process: subprocess.Popen[bytes], *, seconds: float = 20) -> None:
+    """End a process, by force if it takes its time."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 @dataclass
@@ -27,9 +44,7 @@ def scheduler_and_workers(
     count: int, folder: Path, *, environment: dict[str, str] | None = None
 ) -> Iterator[Processes]:
     """One scheduler on a free port of this machine and `count` workers of one thread, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     program = "import sys; from distributed.cli.dask_{0} import main; sys.argv[0] = 'dask-{0}'; main()"
     scheduler = ["--host", "127.0.0.1", "--port", str(port), "--no-dashboard", "--no-show"]
@@ -61,8 +76,4 @@ def scheduler_and_workers(
         for process in reversed(found.running):
             process.terminate()
         for process in found.running:
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            end(process)
