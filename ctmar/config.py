@@ -65,13 +65,13 @@ class UseSettings:
     prior
         ``tissue``: the image goes through `ctmar.prior.tissue_prior`, as in the paper; ``image``: it is the prior.
     raw, dicom
-        On each path: ``replacement``, the reconstruction of the sinogram whose trace comes from the prior, as in the
-        paper; or ``image``, the network's image itself.
+        On each path: ``replacement``, the image whose metal trace comes from the prior, as in the paper; ``image``, the
+        network's image itself; or ``mean``, the mean of the two.
     """
 
     prior: Literal["tissue", "image"] = "tissue"
-    raw: Literal["replacement", "image"] = "replacement"
-    dicom: Literal["replacement", "image"] = "replacement"
+    raw: Literal["replacement", "image", "mean"] = "replacement"
+    dicom: Literal["replacement", "image", "mean"] = "replacement"
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 Every method yields a corrected sinogram p', and the image is ``uncorrected + FBP(p' - p)``. For raw data, where the
 uncorrected image is FBP(p), that is FBP(p') by linearity. For a DICOM image, whose sinogram is its own
-reprojection, it keeps the image's texture and sharpness, which a reconstruction of the reprojection would lose.
+reprojection, it keeps the image's texture and sharpness, which a reconstruction of the reprojection would lose. There,
+`cnn-mar` does not stop at one replacement of the trace but fits the streaks that its rays can make (`ctmar.streaks`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from ctmar.method_names import is_own, known_methods, needs_network, own_images
 from ctmar.nmar import nmar_prior, normalized_interpolation
 from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
-from ctmar.segmentation import dilate, metal_path_mm, metal_trace
+from ctmar.segmentation import beside, dilate, metal_path_mm, metal_trace
+from ctmar.streaks import field_of_view, without_streaks
 from ctmar.total_variation import WEIGHTS_HU, tv_prior
 from data_sim.kernels import thread_count
 from data_sim.projection import Projector
@@ -177,8 +179,10 @@ class Correction:
                 image = own_images(method, self)
             elif method == "cnn":
                 image = self._network_image()
-            elif method == "cnn-mar" and not self._replaces:
-                image = self.image("cnn")
+            elif method == "cnn-mar":
+                image = self._network_result()
+            elif method == "tv":
+                image = self._tv[1]
             else:
                 image = self.reconstruct(self._corrected_sinogram(method))
             self._images[method] = insert_metal(image, self.uncorrected_hu, self.metal)
@@ -187,10 +191,18 @@ class Correction:
     def replace_with_prior(self, prior_hu: Stack, *, normalized: bool = False) -> Stack:
         """Images in HU whose trace comes from a prior image; the metal is put back.
 
-        With the reference image as prior this is the limit that no method can pass.
+        Of raw data by one replacement, `normalized` or not; of images by the streaks that the rays of the trace can
+        make. With the reference image as prior this is the limit that no method can pass.
         """
-        replaced = self._replaced(prior_hu, normalized=normalized)
-        return insert_metal(self.reconstruct(replaced), self.uncorrected_hu, self.metal)
+        if self.reprojected:
+            if self.certain is not None:
+                prior_hu = np.where(self.certain, self.uncorrected_hu, prior_hu)
+            image = without_streaks(
+                self.uncorrected_hu, prior_hu, self.trace, self.projector, mu_water_per_mm=self.mu_water_per_mm
+            )
+        else:
+            image = self.reconstruct(self._replaced(prior_hu, normalized=normalized))
+        return insert_metal(image, self.uncorrected_hu, self.metal)
 
     def reconstruct(self, corrected_sinogram: Stack) -> Stack:
         """Uncorrected image plus the reconstructed change of the sinogram, HU."""
@@ -204,13 +216,23 @@ class Correction:
 
     def prior_of(self, method: str) -> Stack | None:
         """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
-        has = method in (*_NMAR_SOURCES, "tv") or (method == "cnn-mar" and self._replaces)
-        return mu_to_hu(self._prior_mu(method), self.mu_water_per_mm) if has else None
+        if method in _NMAR_SOURCES:
+            return mu_to_hu(self._prior_mu(method), self.mu_water_per_mm)
+        if method == "tv":
+            return self._tv[0]
+        return self.prior_hu() if method == "cnn-mar" and self._result != "image" else None
 
     @property
-    def _replaces(self) -> bool:
-        """Whether `cnn-mar` replaces the trace; otherwise the network's image is its result."""
-        return (self.use.dicom if self.reprojected else self.use.raw) == "replacement"
+    def _result(self) -> str:
+        """What `cnn-mar` makes of the network's image on this path, see `ctmar.config.UseSettings`."""
+        return self.use.dicom if self.reprojected else self.use.raw
+
+    def _network_result(self) -> Stack:
+        """The image of `cnn-mar`."""
+        if self._result == "image":
+            return self.image("cnn")
+        replaced = self.replace_with_prior(self.prior_hu())
+        return replaced if self._result == "replacement" else np.float32(0.5) * (replaced + self.image("cnn"))
 
     def _corrected_sinogram(self, method: str) -> Stack:
         if method == "li":
@@ -218,19 +240,15 @@ class Correction:
         if method == "bhc":
             parts = zip(self.sinogram, self.li_sinogram, self.path_mm, strict=True)
             return np.stack([correct_beam_hardening(*part) for part in parts])
-        prior_sinogram = self._prior_sinogram(self._prior_mu(method))
-        fill = normalized_interpolation if method in _NMAR_SOURCES else replace_trace
-        return fill(self.sinogram, prior_sinogram, self.trace)
+        return normalized_interpolation(self.sinogram, self._prior_sinogram(self._prior_mu(method)), self.trace)
 
     def _prior_mu(self, method: str) -> Stack:
-        """The prior of a method that has one, computed once."""
+        """The prior of an NMAR, computed once."""
         if method not in self._priors_mu:
-            if method in _NMAR_SOURCES:
-                prior = self._nmar_prior_mu(method)
-            else:
-                prior_hu = self._tv_prior_hu() if method == "tv" else self.prior_hu()
-                prior = hu_to_mu(prior_hu, self.mu_water_per_mm)
-            self._priors_mu[method] = prior
+            source = hu_to_mu(self.image(_NMAR_SOURCES[method]), self.mu_water_per_mm)
+            pairs = zip(source, dilate(self.metal), strict=True)
+            priors = [nmar_prior(i, m, mu_water_per_mm=self.mu_water_per_mm) for i, m in pairs]
+            self._priors_mu[method] = np.stack(priors)
         return self._priors_mu[method]
 
     def _replaced(self, prior_hu: Stack, *, normalized: bool = False) -> Stack:
@@ -238,33 +256,27 @@ class Correction:
         sinogram = self._prior_sinogram(hu_to_mu(prior_hu, self.mu_water_per_mm))
         return replace_trace(self.sinogram, sinogram, self.trace, normalized=normalized)
 
-    def _tv_prior_hu(self) -> Stack:
-        """The prior of the last round, see `ctmar.total_variation`; the first is NMAR2's image, tissue processed."""
+    @cached_property
+    def _tv(self) -> tuple[Stack, Stack]:
+        """The prior of the last round and the image that it makes, HU, see `ctmar.total_variation`.
+
+        The first is NMAR2's image, tissue processed.
+        """
         first = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
-        grid = self.projector.grid
-        seen = np.hypot(grid.x_mm(), grid.y_mm()[:, None]) <= self.projector.geometry.field_of_view_mm
         prior = first
         with ThreadPoolExecutor(thread_count()) as pool:
             for weight_hu in WEIGHTS_HU:
                 smooth = partial(tv_prior, weight_hu=weight_hu)
                 images = pool.map(smooth, self.reconstruct(self._replaced(prior)), self.metal)
                 # outside of the field of view a reconstruction means nothing, and would grow with every round
-                prior = np.where(seen, np.stack(list(images)), first)
-        return prior
-
-    def _nmar_prior_mu(self, method: str) -> Stack:
-        source = hu_to_mu(self.image(_NMAR_SOURCES[method]), self.mu_water_per_mm)
-        pairs = zip(source, dilate(self.metal), strict=True)
-        return np.stack([nmar_prior(i, m, mu_water_per_mm=self.mu_water_per_mm) for i, m in pairs])
+                prior = np.where(field_of_view(self.projector), np.stack(list(images)), first)
+        return prior, self.reconstruct(self._replaced(prior))
 
     def _prior_sinogram(self, prior_mu: Stack) -> Stack:
         """Forward projection where it is needed: on the trace and on the bins beside it."""
         if self.certain is not None:
             prior_mu = np.where(self.certain, hu_to_mu(self.uncorrected_hu, self.mu_water_per_mm), prior_mu)
-        near = np.asarray(self.trace.any(axis=0))
-        near[:, 1:] |= near[:, :-1].copy()
-        near[:, :-1] |= near[:, 1:].copy()
-        return self.projector.forward(prior_mu, rays=near)
+        return self.projector.forward(prior_mu, rays=beside(self.trace))
 
     def _network_image(self) -> Stack:
         if self.restorer is None:

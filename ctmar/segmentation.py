@@ -78,6 +78,14 @@ def metal_trace(path_mm: NDArray[np.float32]) -> NDArray[np.bool_]:
     return path_mm > 0
 
 
+def beside(trace: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Rays (views, bins) in or beside the trace of any slice: where the replacement of a trace needs a prior."""
+    near = np.asarray(trace.any(axis=0))
+    near[:, 1:] |= near[:, :-1].copy()
+    near[:, :-1] |= near[:, 1:].copy()
+    return near
+
+
 def three_means(values: NDArray[np.float32], start: tuple[float, float, float]) -> tuple[float, float]:
     """Lowest values of the second and third class of a 3-means clustering (Lloyd's iterations).
 
