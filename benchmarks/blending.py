@@ -41,6 +41,9 @@ NEAR_MM = 20.0
 MASKS = ((2500, 1), (2500, 0), (2500, 2), (2000, 0), (2000, 1), (3000, 0), (3000, 1))
 """Threshold in HU and growth in pixels; the first is what others are compared with."""
 
+SINOGRAMS = ("bhc", "li", "nmar1", "nmar2")
+"""Methods that yield a corrected sinogram."""
+
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
@@ -72,8 +75,15 @@ def correction_of(case: Case, path: str, metal: Mask | None, restorer: Restorer 
 
 
 def corrected(case: Case, path: str, method: str, restorer: Restorer | None) -> Corrected:
-    """What all mixtures are made of. FBP is linear, so that FBP(p') = FBP(p) + FBP(p' - p)."""
+    """What all mixtures are made of. FBP is linear, so that FBP(p') = FBP(p) + FBP(p' - p).
+
+    Methods that end with an image have one change only.
+    """
     correction = correction_of(case, path, None, restorer)
+    if method not in SINOGRAMS:
+        before = correction.uncorrected_hu[0]
+        whole = correction.image(method)[0] - before
+        return Corrected(before, correction.metal[0], whole, whole, before, before)
     changed = correction._corrected_sinogram(method) - correction.sinogram
     metal = correction.metal[0]
 

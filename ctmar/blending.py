@@ -6,8 +6,8 @@ negative of something in u; where it draws a new one, u holds nothing like it. I
 share s of d that leaves the least energy in u + s d is s = -sum(u d) / sum(d d), the regression of u on d. It is
 computed here band by band in a window around every pixel, over soft tissue and air without edges: at bone, u and d are
 alike also where d takes away anatomy. What the change does at bone and edges is therefore taken in as far as the
-streaks that it removes from the soft tissue around are strong. For the DICOM path only: an image from raw data may be
-all streaks, with nothing uniform to judge by. Figures: docs/blending.md.
+streaks that it removes from the soft tissue around are strong. An image may also be all streaks, with nothing uniform
+to judge by: the larger the change of the whole slice, the more of it is taken as it is. Figures: docs/blending.md.
 """
 
 from __future__ import annotations
@@ -28,6 +28,12 @@ NMAR2 makes there in heads and spines with titanium, where it loses detail and t
 
 OVERWHELMING_STREAKS_HU = 60.0
 """Removed streaks far beyond this let the whole change in: a share of it would leave lines of both images."""
+
+SEVERE_HU = 80.0
+"""Where soft tissue changes by this (root mean square), half of the change goes in as it is: only streaks are so large."""
+
+_LARGEST_CHANGE_HU = 1000.0
+"""For that mean, so that a few pixels beside the metal do not rule it."""
 
 _WINDOW_MM = 10.0
 """Standard deviation of the window, or twice the band's where that is more."""
@@ -105,7 +111,7 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
     Returns
     -------
     float32 (rows, cols), HU
-        `change_hu` up to 5 mm from metal, and less of it elsewhere; 0 where there is no metal.
+        `change_hu` up to 5 mm from metal, and less of it elsewhere unless it is large; 0 where there is no metal.
 
     Raises
     ------
@@ -141,7 +147,20 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
     trust = softness + (1 - softness) * removed / (removed + STRONG_STREAKS_HU**2)
     least = np.maximum(least, removed**2 / (removed**2 + np.float32(OVERWHELMING_STREAKS_HU**4)))
     weighted = [np.maximum(share * trust, least) * band for share, band in zip(shares, bands, strict=True)]
-    return np.where(metal, np.float32(0), np.sum(weighted, axis=0) + change).astype(np.float32)
+    supported = np.sum(weighted, axis=0) + change
+    severe = _severity(before_hu, change_hu, metal, pixel_mm=pixel_mm)
+    return np.where(metal, np.float32(0), supported + severe * (change_hu - supported)).astype(np.float32)
+
+
+def _severity(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_mm: float) -> float:
+    """0 to 1, by the size of the change in soft tissue; that of bone may be a loss of detail."""
+    smooth = ndimage.gaussian_filter(np.minimum(before_hu, np.float32(_BRIGHTEST_HU)), _SOFT_SMOOTH_MM / pixel_mm)
+    soft = (np.abs(smooth) < _SOFT_HU) & ~metal
+    if not soft.any():
+        return 0.0
+    changed = np.clip(change_hu[soft], -_LARGEST_CHANGE_HU, _LARGEST_CHANGE_HU)
+    fourth = float(np.mean(changed.astype(np.float64) ** 2)) ** 2
+    return fourth / (fourth + SEVERE_HU**4)
 
 
 def uniform_tissue(image_hu: Image, *, pixel_mm: float) -> Mask:

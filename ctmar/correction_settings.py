@@ -58,6 +58,11 @@ class CorrectionSettings:
     device: str = "auto"
     overwrite: bool = False
 
+    @property
+    def blends(self) -> bool:
+        """Whether only a part of the change goes in; never of `cnn`, whose image is asked for as it is."""
+        return self.adaptive and self.method != "cnn"
+
     def in_words(self) -> str:
         """What two corrections of one series by one method can differ in, in a few words."""
         parts = [f"strength {self.strength:g}", "adaptive" if self.adaptive else "whole"]

@@ -14,12 +14,13 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ctmar.blending import blend
 from ctmar.case_correction import correction_of_cases
 from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.method_names import LIMIT, NEEDS_NETWORK, known_methods, usable
+from ctmar.method_names import BLENDED, DEFAULT_METHOD, LIMIT, NEEDS_NETWORK, known_methods, usable
 from ctmar.methods import Correction, Restorer
 from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
 from ctmar.weights import ModelCard
@@ -242,7 +243,10 @@ def path_images(
     known: Mapping[str, np.ndarray],
     variants: Mapping[str, Variant] = MappingProxyType({}),
 ) -> dict[str, np.ndarray]:
-    """Stacks in HU by name: the methods, those of the variants, what is `known` besides, and the limit."""
+    """Stacks in HU by name: the methods, those of the variants, what is `known` besides, and the limit.
+
+    Also the default method as `ctmar correct` puts it into the image, see `ctmar.blending`.
+    """
     images = {name: stack for name, stack in known.items() if name not in known_methods() or path == "raw"}
     computed = correction.images(methods)  # first: what variants share with them is then there
     varied = {
@@ -250,5 +254,8 @@ def path_images(
         for name, variant in variants.items()
         for method, stack in correction.using(variant.restorer, variant.use).images(variant.methods).items()
     }
+    if DEFAULT_METHOD in computed:
+        parts = (correction.uncorrected_hu, computed[DEFAULT_METHOD], correction.metal)
+        computed[BLENDED] = blend(*parts, pixel_mm=cases[0].grid.pixel_mm)
     reference_hu = np.stack([case.images["reference"] for case in cases])
     return {**computed, **varied, **images, LIMIT: correction.replace_with_prior(reference_hu)}

@@ -234,17 +234,17 @@ def _from_sinograms(cases: Sequence[Case], settings: CorrectionSettings, restore
     where = np.flatnonzero(metal.any(axis=(1, 2)))
     for start in range(0, len(where), SLICES_AT_ONCE):
         batch = where[start : start + SLICES_AT_ONCE]
-        corrected = Correction(
+        correction = Correction(
             np.stack([cases[index].sinogram_metal for index in batch]),
             images_hu[batch],
             metal[batch],
             projector,
             mu_water_per_mm=cases[0].mu_water_per_mm,
             restorer=restorer,
-        ).image(settings.method)
-        for index, image_hu in zip(batch, corrected, strict=True):
+        )
+        for index, image_hu in zip(batch, raw.blended_stack(correction, settings), strict=True):
             if np.isfinite(image_hu).all():
-                images_hu[index] += np.float32(settings.strength) * (image_hu - images_hu[index])
+                images_hu[index] = image_hu
             else:
                 warnings.warn(f"slice {index + 1} is as it was: {NOT_FINITE}", stacklevel=3)
     return images_hu

@@ -24,6 +24,9 @@ DEFAULT_METHOD = "cnn-mar"
 
 NEEDS_NETWORK = ("cnn", "cnn-mar")
 
+BLENDED = "cnn-mar-blended"
+"""In tables: the default method as `ctmar correct` puts it into the image, see `ctmar.blending`."""
+
 LIMIT = "limit"
 """In tables: the trace replaced with the reference image as prior, what no method can pass."""
 
@@ -59,7 +62,7 @@ def register_method(name: str, images: Callable[[Correction], NDArray[np.float32
     """
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
         raise ValueError(f"a method's name is of small letters, digits and hyphens, not {name!r}")
-    if name in (*METHODS, LIMIT, "reference", "corrected"):
+    if name in (*METHODS, BLENDED, LIMIT, "reference", "corrected"):
         raise ValueError(f"{name!r} is a name of ctmar's own: choose another one")
     _own[name] = OwnMethod(images, network)
 

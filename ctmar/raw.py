@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from ctmar.blending import blend
 from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case, read_case, write_case
 from ctmar.detection import detect_in_image
@@ -34,9 +36,7 @@ def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, resto
     """
     case = prepare(read_case(source), settings)
     correction = correction_of(case, settings, restorer=restorer)
-    image = case.images["uncorrected"]
-    if correction.metal.any():
-        image = image + np.float32(settings.strength) * (correction.image(settings.method)[0] - image)
+    image = blended_stack(correction, settings)[0]
     images = {**case.images, settings.method: image, "corrected": image}
     case = replace(case, images=images)
     write_case(out, case)
@@ -69,6 +69,21 @@ def prepare(case: Case, settings: CorrectionSettings) -> Case:
             metal = replace(metal, dilation_mm=DILATION_MM)
         mask = detect_in_image(images["uncorrected"], pixel_mm, metal).masks[0]
     return replace(case, images=images, mask_metal=mask)
+
+
+def blended_stack(correction: Correction, settings: CorrectionSettings) -> NDArray[np.float32]:
+    """The images of a raw-data correction with the part of the change that `settings` ask for, see `ctmar.blending`."""
+    before = correction.uncorrected_hu
+    if not correction.metal.any():
+        return before
+    return blend(
+        before,
+        correction.image(settings.method),
+        correction.metal,
+        pixel_mm=correction.projector.grid.pixel_mm,
+        strength=settings.strength,
+        adaptive=settings.blends,
+    )
 
 
 def correction_of(case: Case, settings: CorrectionSettings, *, restorer: Restorer | None = None) -> Correction:

@@ -109,8 +109,8 @@ def _finish(
     """One slice from its correction on the square grid to what is written, or the reason why nothing is."""
     if not np.isfinite(after).all():
         return SliceOutcome(None, check(image, np.full_like(image.image_hu, np.nan), mask))
-    adaptive = settings.adaptive and settings.method != "cnn"  # whose image is asked for as it is
-    blended = blend(before, after, metal, pixel_mm=square.grid.pixel_mm, strength=settings.strength, adaptive=adaptive)
+    pixel_mm, strength = square.grid.pixel_mm, settings.strength
+    blended = blend(before, after, metal, pixel_mm=pixel_mm, strength=strength, adaptive=settings.blends)
     blended = insert_metal(blended, before, kept)
     corrected = insert_metal(image.image_hu + square.back(blended - before), image.image_hu, mask | image.padding)
     checked = check(image, corrected, mask)

@@ -14,7 +14,7 @@ Row = Mapping[str, Any]
 
 LABELS = {
     "uncorrected": "Uncorrected", "bhc": "BHC", "li": "LI", "nmar1": "NMAR1", "nmar2": "NMAR2", "tv": "TV",
-    "cnn": "CNN", "cnn-mar": "CNN-MAR", "limit": "limit",
+    "cnn": "CNN", "cnn-mar": "CNN-MAR", "cnn-mar-blended": "CNN-MAR, blended", "limit": "limit",
 }  # fmt: skip
 
 

@@ -47,6 +47,18 @@ def test_a_change_that_draws_new_streaks_is_left_out():
     assert rms((after - clean)[far]) < 0.15 * rms(streaks(2)[far])
 
 
+def test_a_large_change_is_taken_whatever_it_draws():
+    """Where a slice is all streaks there is nothing to judge by."""
+    clean, metal, radius_mm = anatomy()
+    ring = (radius_mm > 30) & (radius_mm < 60)
+    shares = []
+    for size_hu in (40.0, 400.0):
+        change = streaks(2, size_hu)
+        shares.append(rms((blend(clean, clean + change, metal, pixel_mm=PIXEL_MM) - clean)[ring]) / rms(change[ring]))
+    assert shares[0] < 0.15
+    assert shares[1] > 0.95
+
+
 def test_of_a_mixture_the_right_part_is_taken_where_both_can_be_told_apart():
     """Streaks to the left are there and are taken away; those to the right were not there."""
     clean, metal, radius_mm = anatomy()

@@ -599,7 +599,7 @@ def test_evaluate(run, tmp_path):
     rows = json.loads(result.out)
     assert rows == json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert {(row["path"], row["method"]) for row in rows} == {
-        (path, method) for path in ("raw", "dicom") for method in (*METHODS, "limit")
+        (path, method) for path in ("raw", "dicom") for method in (*METHODS, "cnn-mar-blended", "limit")
     }
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["metrics.csv", "metrics.json", "report.html", "statistics.csv", "tables.md", "worst.png"]

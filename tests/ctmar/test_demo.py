@@ -47,7 +47,7 @@ def test_demo(tmp_path, small_demo):
     assert json.loads((out / "metrics.json").read_text()) == without_nan(rows)
     assert {row["case"] for row in rows} == {path.stem for path in (out / "db").glob("*.h5")}
     for path in ("raw", "dicom"):
-        assert {row["method"] for row in rows if row["path"] == path} == {*METHODS, "limit"}
+        assert {row["method"] for row in rows if row["path"] == path} == {*METHODS, "cnn-mar-blended", "limit"}
     series, corrected = (sorted((out / name).glob("*.dcm")) for name in ("series", "corrected"))
     assert len(series) == len(corrected) == 5
     for k, (old, new) in enumerate(zip(series, corrected, strict=True)):

@@ -9,7 +9,7 @@ from scipy import ndimage
 from ctmar.database import read_case, write_case
 from ctmar.errors import NoUsableSeriesError
 from ctmar.evaluation import LIMIT, PATHS, evaluate, shown_case, trained_on, variants_of, without_nan, write_results
-from ctmar.method_names import METHODS
+from ctmar.method_names import BLENDED, METHODS
 from ctmar.restorer import NetworkRestorer
 from ctmar.weights import ModelCard
 from data_sim.projection import Projector
@@ -43,7 +43,8 @@ def row_of(rows, case, path, method):
 
 def test_every_case_path_and_method_once(rows):
     found = [(row["case"], row["path"], row["method"]) for row in rows]
-    expected = {(f"case-00000{k}", path, method) for k in (1, 2) for path in PATHS for method in (*METHODS, LIMIT)}
+    scored = (*METHODS, BLENDED, LIMIT)
+    expected = {(f"case-00000{k}", path, method) for k in (1, 2) for path in PATHS for method in scored}
     assert len(found) == len(expected)
     assert set(found) == expected
     assert all(row.keys() >= CONTRACT for row in rows)

@@ -9,6 +9,7 @@ from ctmar.interpolation import interpolate_trace
 from ctmar.method_names import DEFAULT_METHOD, METHODS
 from ctmar.methods import Correction
 from ctmar.segmentation import dilate
+from ctmar.streaks import without_streaks
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc, FanFlat, ImageGrid, Parallel
 from data_sim.implants import Piece
@@ -286,6 +287,31 @@ def test_the_image_may_be_the_result_on_either_path(hip, path):
     for name, correction in (("raw", hip.raw(restorer=oracle)), ("dicom", hip.dicom(restorer=oracle))):
         same = np.array_equal(correction.image("cnn-mar"), correction.image("cnn"))
         assert same == (name == path)
+
+
+@pytest.mark.parametrize("path", ["raw", "dicom"])
+def test_the_mean_of_image_and_replacement_may_be_the_result(hip, path):
+    oracle = Oracle(hip.scan.reference_hu + 30)
+    replaced = getattr(hip, path)(restorer=oracle).image("cnn-mar")
+    oracle.use = UseSettings(**{path: "mean"})
+    correction = getattr(hip, path)(restorer=oracle)
+    np.testing.assert_allclose(correction.image("cnn-mar"), (replaced + correction.image("cnn")) / 2, atol=0.01)
+    assert correction.prior_of("cnn-mar") is not None
+
+
+def test_from_images_the_prior_is_fitted(hip):
+    """More than one replacement of the trace: streaks of the true prior's difference go further."""
+    correction = hip.dicom()
+    once = without_streaks(
+        correction.uncorrected_hu,
+        hip.scan.reference_hu,
+        correction.trace,
+        hip.projector,
+        mu_water_per_mm=MU_WATER_PER_MM,
+        steps=1,
+    )
+    fitted = correction.replace_with_prior(hip.scan.reference_hu)
+    assert hip.rmse_hu(fitted) < 0.85 * hip.rmse_hu(once)
 
 
 @pytest.mark.parametrize("method", ["cnn", "cnn-mar"])

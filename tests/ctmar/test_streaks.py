@@ -1,5 +1,7 @@
 """Streaks that the trace's rays can make: taken out of images that truly hold them, and of nothing else."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -39,7 +41,7 @@ def result(image_hu, prior_hu=TISSUE_HU, **options):
 def test_with_the_true_prior_streaks_go_step_by_step():
     image_hu = streaked(2.0)
     errors = [rmse(image_hu), *(rmse(result(image_hu, steps=steps)) for steps in (1, 3, STEPS))]
-    assert all(after < 0.7 * before for before, after in zip(errors, errors[1:], strict=False)), errors
+    assert all(after < 0.7 * before for before, after in pairwise(errors)), errors
     assert errors[-1] < 0.1 * errors[0]
 
 
