@@ -30,7 +30,7 @@ OVERWHELMING_STREAKS_HU = 60.0
 """Removed streaks far beyond this let the whole change in: a share of it would leave lines of both images."""
 
 SEVERE_HU = 80.0
-"""Where soft tissue changes by this (root mean square), half of the change goes in as it is: only streaks are so large."""
+"""Where soft tissue changes by this (root mean square), half of the change goes in as it is: streaks are so large."""
 
 _LARGEST_CHANGE_HU = 1000.0
 """For that mean, so that a few pixels beside the metal do not rule it."""

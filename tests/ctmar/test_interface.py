@@ -112,13 +112,8 @@ def test_sinograms():
         "li"
     )
     np.testing.assert_allclose(images[1], expected[0], atol=0.01)
-    half = ctmar.correct(
-        sinograms[1],
-        CorrectionSettings("li", strength=0.5, adaptive=False, device="cpu"),
-        geometry=GEOMETRY,
-        grid=GRID,
-        metal=metal,
-    )
+    half_li = CorrectionSettings("li", strength=0.5, adaptive=False, device="cpu")
+    half = ctmar.correct(sinograms[1], half_li, geometry=GEOMETRY, grid=GRID, metal=metal)
     np.testing.assert_allclose(half, (expected[0] + uncorrected[1]) / 2, atol=0.01)
 
 
