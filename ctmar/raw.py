@@ -26,8 +26,9 @@ DILATION_MM = 0.6
 def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, restorer: Restorer | None = None) -> Case:
     """Correct one case file and write it, with `image/<method>` and `image/corrected` added, to `out`.
 
-    Only what the format calls needed must be there: metal is segmented where the file has no mask. The uncorrected
-    image is always reconstructed, since a correction changes the image that *our* kernel makes of the sinogram.
+    The first is the method's own image, the second takes as much of its change as `settings` ask for. Only what the
+    format calls needed must be there: metal is segmented where the file has no mask. The uncorrected image is always
+    reconstructed, since a correction changes the image that *our* kernel makes of the sinogram.
 
     Raises
     ------
@@ -36,8 +37,8 @@ def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, resto
     """
     case = prepare(read_case(source), settings)
     correction = correction_of(case, settings, restorer=restorer)
-    image = blended_stack(correction, settings)[0]
-    images = {**case.images, settings.method: image, "corrected": image}
+    whole = correction.image(settings.method) if correction.metal.any() else correction.uncorrected_hu
+    images = {**case.images, settings.method: whole[0], "corrected": blended_stack(correction, settings)[0]}
     case = replace(case, images=images)
     write_case(out, case)
     return case

@@ -90,7 +90,7 @@ def test_a_case_file_of_another_program_is_corrected_by_every_method(run, tmp_pa
     model = write_tiny_model(tmp_path)
     before = tree(tmp_path)
     out = tmp_path / "out.h5"
-    result = run("correct", case, "--out", out, "--method", method, "--model", model, "--device", "cpu")
+    result = run("correct", case, "--out", out, "--method", method, "--model", model, "--device", "cpu", "--whole")
     assert (result.code, result.out) == (0, "")
     after = tree(tmp_path)
     assert after.pop("out.h5")
