@@ -97,6 +97,7 @@ class Correction:
         self.certain = certain
         self.reprojected = reprojected
         self._priors_mu: dict[str, Stack] = {}
+        self._network_prior_hu: Stack | None = None
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -138,9 +139,8 @@ class Correction:
         other = copy.copy(self)
         other.restorer = restorer
         other.use = use or restorer.use
-        for name in ("_images", "_priors_mu"):
-            kept = {method: stack for method, stack in vars(self)[name].items() if not needs_network(method)}
-            setattr(other, name, kept)
+        other._images = {method: stack for method, stack in self._images.items() if not needs_network(method)}
+        other._network_prior_hu = None
         return other
 
     @cached_property
@@ -211,8 +211,11 @@ class Correction:
 
     def prior_hu(self) -> Stack:
         """The prior of the network's image, tissue-processed unless the network is to be used without, HU."""
-        make = tissue_prior if self.use.prior == "tissue" else fill_from_ring
-        return np.stack([make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
+        if self._network_prior_hu is None:
+            make = tissue_prior if self.use.prior == "tissue" else fill_from_ring
+            priors = [make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)]
+            self._network_prior_hu = np.stack(priors)
+        return self._network_prior_hu
 
     def prior_of(self, method: str) -> Stack | None:
         """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
@@ -263,13 +266,14 @@ class Correction:
         The first is NMAR2's image, tissue processed.
         """
         first = np.stack([tissue_prior(i, m) for i, m in zip(self.image("nmar2"), self.metal, strict=True)])
+        # outside of the field of view a reconstruction means nothing, and would grow with every round
+        seen = field_of_view(self.projector)
         prior = first
         with ThreadPoolExecutor(thread_count()) as pool:
             for weight_hu in WEIGHTS_HU:
                 smooth = partial(tv_prior, weight_hu=weight_hu)
                 images = pool.map(smooth, self.reconstruct(self._replaced(prior)), self.metal)
-                # outside of the field of view a reconstruction means nothing, and would grow with every round
-                prior = np.where(field_of_view(self.projector), np.stack(list(images)), first)
+                prior = np.where(seen, np.stack(list(images)), first)
         return prior, self.reconstruct(self._replaced(prior))
 
     def _prior_sinogram(self, prior_mu: Stack) -> Stack:

@@ -37,9 +37,10 @@ def correct_case(source: Path, out: Path, settings: CorrectionSettings, *, resto
     """
     case = prepare(read_case(source), settings)
     correction = correction_of(case, settings, restorer=restorer)
-    whole = correction.image(settings.method) if correction.metal.any() else correction.uncorrected_hu
-    images = {**case.images, settings.method: whole[0], "corrected": blended_stack(correction, settings)[0]}
-    case = replace(case, images=images)
+    whole = blended = correction.uncorrected_hu
+    if correction.metal.any():
+        whole, blended = correction.image(settings.method), blended_stack(correction, settings)
+    case = replace(case, images={**case.images, settings.method: whole[0], "corrected": blended[0]})
     write_case(out, case)
     return case
 
@@ -74,11 +75,8 @@ def prepare(case: Case, settings: CorrectionSettings) -> Case:
 
 def blended_stack(correction: Correction, settings: CorrectionSettings) -> NDArray[np.float32]:
     """The images of a raw-data correction with the part of the change that `settings` ask for, see `ctmar.blending`."""
-    before = correction.uncorrected_hu
-    if not correction.metal.any():
-        return before
     return blend(
-        before,
+        correction.uncorrected_hu,
         correction.image(settings.method),
         correction.metal,
         pixel_mm=correction.projector.grid.pixel_mm,
