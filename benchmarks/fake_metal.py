@@ -3,8 +3,8 @@
     python -m benchmarks.fake_metal DB [--model NAME ...] [--every N]
 
 The reference slices of a database's cases get a disc of 10 mm radius as "metal" in the air beside the patient. From raw
-data the measured rays behind it are replaced, from images the slice goes the way of `ctmar correct`, blended and whole.
-Root mean square change in HU over the body, mean and worst.
+data the measured rays behind it are replaced, from images the slice goes the way of `ctmar correct`; each blended and
+whole. Root mean square change in HU over the body, mean and worst.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from ctmar.correction_settings import CorrectionSettings
 from ctmar.database import Case, list_cases, read_case
 from ctmar.images import PlainImage
 from ctmar.methods import Correction
+from ctmar.raw import blended_stack
 from ctmar.restorer import DEFAULT_MODEL, NetworkRestorer
 from ctmar.slice_correction import correct_slices
 from data_sim.projection import Projector
@@ -59,9 +60,11 @@ def changes(case: Case, metal: NDArray[np.bool_], restorers: dict[str, NetworkRe
         for method in METHODS if name == next(iter(restorers)) else METHODS[1:]:
             label = method if method != "cnn-mar" else f"cnn-mar:{name}"
             raw = Correction(sinogram, before, metal[None], projector, mu_water_per_mm=mu_water, restorer=restorer)
-            found[f"raw, {label}"] = rms(raw.image(method)[0] - before[0], body)
             for adaptive in (True, False):
                 settings = CorrectionSettings(method=method, adaptive=adaptive, device="cpu")
+                found[f"raw, {label}, {'adaptive' if adaptive else 'whole'}"] = rms(
+                    blended_stack(raw, settings)[0] - before[0], body
+                )
                 after = correct_slices([image], [metal], settings, restorer=restorer)[0].image_hu
                 change = 0 * stored if after is None else after - stored
                 found[f"image, {label}, {'adaptive' if adaptive else 'whole'}"] = rms(change, body)

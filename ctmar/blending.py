@@ -20,7 +20,7 @@ Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 BANDS_MM = (1.0, 2.0, 4.0, 8.0)
-"""Standard deviations of the Gaussians between which the bands lie; what is coarser than the last is taken whole."""
+"""Standard deviations of the Gaussians between which the bands lie; what is coarser than the last is not looked at."""
 
 STRONG_STREAKS_HU = 40.0
 """Removed streaks of this size (root mean square) let in half of the change at bone and edges: about the error that
@@ -28,6 +28,10 @@ NMAR2 makes there in heads and spines with titanium, where it loses detail and t
 
 OVERWHELMING_STREAKS_HU = 60.0
 """Removed streaks far beyond this let the whole change in: a share of it would leave lines of both images."""
+
+FAINT_STREAKS_HU = 6.0
+"""Where no more than this is removed (root mean square), half of the change is left out: it is noise rather than
+streaks that the change takes away, as where the mask is wrong."""
 
 SEVERE_HU = 80.0
 """Where soft tissue changes by this (root mean square), half of the change goes in as it is: streaks are so large."""
@@ -111,7 +115,8 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
     Returns
     -------
     float32 (rows, cols), HU
-        `change_hu` up to 5 mm from metal, and less of it elsewhere unless it is large; 0 where there is no metal.
+        `change_hu` up to 5 mm from metal that streaks, and less of it elsewhere unless it is large; 0 where there is no
+        metal.
 
     Raises
     ------
@@ -145,6 +150,8 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
         image, change = coarse_image, coarse_change
     softness = ndimage.gaussian_filter(soft.astype(np.float32), BANDS_MM[0] / pixel_mm)
     trust = softness + (1 - softness) * removed / (removed + STRONG_STREAKS_HU**2)
+    beyond_noise = removed / (removed + np.float32(FAINT_STREAKS_HU**2))
+    trust, least, change = trust * beyond_noise, least * beyond_noise, change * beyond_noise
     least = np.maximum(least, removed**2 / (removed**2 + np.float32(OVERWHELMING_STREAKS_HU**4)))
     weighted = [np.maximum(share * trust, least) * band for share, band in zip(shares, bands, strict=True)]
     supported = np.sum(weighted, axis=0) + change

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
 from ctmar.database import Case, list_cases, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
+from ctmar.files import write_csv
 from ctmar.method_names import BLENDED, DEFAULT_METHOD, LIMIT, NEEDS_NETWORK, known_methods, usable
 from ctmar.methods import Correction, Restorer
 from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
@@ -116,10 +116,7 @@ def evaluate(
 def write_results(rows: Sequence[Mapping[str, Any]], folder: Path) -> None:
     """Write metrics.json and metrics.csv."""
     (folder / "metrics.json").write_text(json.dumps(without_nan(rows), indent=1), encoding="utf-8")
-    with (folder / "metrics.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    write_csv(rows, folder / "metrics.csv")
 
 
 def without_nan(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import fcntl
 import os
 import shutil
 import socket
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ctmar.errors import OutputExistsError, UsageError
 
@@ -19,6 +21,14 @@ BATCH = ("batch.json", *CORRECTION)
 EVALUATION = ("metrics.json",)
 PATCHES = ("patches.json",)
 """What the folders hold that a command writes: it may replace those of its own kind alone."""
+
+
+def write_csv(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Write a table whose columns are the keys of the first row; there must be one."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
 
 
 @contextmanager

@@ -11,7 +11,6 @@ References
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ctmar.files import write_csv
 
 SAMPLES = 2000
 LEVEL = 0.95
@@ -207,11 +208,7 @@ def size_class(metal_mm2: float) -> str:
 
 def write_statistics(rows: Sequence[Row], folder: Path) -> None:
     """Write `statistics.csv`: `group_means` of all groups, one line a mean."""
-    table = [line for by in GROUPS for line in group_means(rows, by=by)]
-    with (folder / "statistics.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(table[0]))
-        writer.writeheader()
-        writer.writerows(table)
+    write_csv([line for by in GROUPS for line in group_means(rows, by=by)], folder / "statistics.csv")
 
 
 def _interval(

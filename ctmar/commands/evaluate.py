@@ -13,6 +13,7 @@ from ctmar.errors import UsageError
 from ctmar.files import keep_source
 
 if TYPE_CHECKING:
+    from ctmar.console import Bar
     from ctmar.restorer import NetworkRestorer
 
 
@@ -29,6 +30,12 @@ def evaluate(
     ablation: Annotated[
         bool, typer.Option("--ablation", help="Score every model without its tissue processing, too, or with it.")
     ] = False,
+    lesions: Annotated[
+        bool,
+        typer.Option(
+            "--lesions", help="Ask also how well faint lesions beside the metal are seen; takes 3 times as long."
+        ),
+    ] = False,
     device: Device = "auto",
     json_: Json = False,
     overwrite: Overwrite = False,
@@ -44,7 +51,7 @@ def evaluate(
     from ctmar.console import note, print_json, print_metrics, progress_bar, warn
     from ctmar.evaluation import evaluate as run
     from ctmar.evaluation import trained_on, variants_of, without_nan, write_results
-    from ctmar.files import EVALUATION, building, refuse_existing
+    from ctmar.files import EVALUATION, building, refuse_existing, write_csv
     from ctmar.metrics import summarise
     from ctmar.report import render_report
     from ctmar.report.gallery import failure_gallery
@@ -74,6 +81,7 @@ def evaluate(
                 device=device,
                 progress=lambda done, n: bar("evaluating", done, n),
             )
+            found, reasons = _lesions(source, restorer, device, bar) if lesions else ([], [])
         warnings = [f"{name}: {reason}" for name, reason in skipped]
         for one in models.values():
             seen = len(trained_on(source, one.card))
@@ -81,9 +89,13 @@ def evaluate(
                 warnings.append(
                     f"{one.card.name} has seen {seen} of these patients in training: its figures flatter it."
                 )
+        warnings += reasons
         write_results(rows, folder)
         write_statistics(rows, folder)
-        write_tables(rows, folder / "tables.md", channels={n: len(m.card.channels) for n, m in models.items()})
+        channels = {n: len(m.card.channels) for n, m in models.items()}
+        write_tables(rows, folder / "tables.md", channels=channels, lesions=found)
+        if found:
+            write_csv(found, folder / "lesions.csv")
         worst = failure_gallery(source, rows, folder / "worst.png", restorer=restorer, device=device)
         render_report(
             folder / "report.html",
@@ -100,7 +112,22 @@ def evaluate(
         print_json(without_nan(rows))
     else:
         print_metrics(summarise(rows))
-        note(f"{out}: metrics.csv, metrics.json, statistics.csv, tables.md, worst.png, report.html")
+        of_lesions = "lesions.csv, " if found else ""
+        note(f"{out}: metrics.csv, metrics.json, statistics.csv, {of_lesions}tables.md, worst.png, report.html")
+
+
+def _lesions(source: Path, restorer: NetworkRestorer, device: str, bar: Bar) -> tuple[list[dict[str, Any]], list[str]]:
+    """What `ctmar.detectability.detectability` finds with the first model, and why cases are not in it."""
+    from ctmar.detectability import Lesions, detectability
+    from ctmar.errors import NoUsableSeriesError
+
+    try:
+        rows, skipped = detectability(
+            source, Lesions(), restorer=restorer, device=device, progress=lambda done, n: bar("lesions", done, n)
+        )
+    except NoUsableSeriesError as error:
+        return [], [str(error)]
+    return rows, [f"{name}: {reason}" for name, reason in skipped]
 
 
 def _card(restorer: NetworkRestorer) -> dict[str, Any]:

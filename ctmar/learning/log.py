@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,17 +11,15 @@ import numpy as np
 from PIL import Image
 
 from ctmar.errors import UsageError
-from ctmar.files import replacing
+from ctmar.files import replacing, write_csv
 
 LOG = "log.csv"
 
 
 def write_log(folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write `log.csv`, a line an epoch; all of it, so that after an interruption no epoch is in it twice."""
-    with replacing(folder / LOG) as partial, partial.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
+    with replacing(folder / LOG) as partial:
+        write_csv(rows, partial)
 
 
 def require_tensorboard() -> None:

@@ -112,7 +112,24 @@ def table_of_means(estimates: Sequence[Row], *, path: str, metric: str, digits: 
     return _markdown(["group", "cases", "patients", *(LABELS.get(method, method) for method in methods)], lines)
 
 
-def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int]) -> None:
+def table_of_lesions(rows: Sequence[Row]) -> str:
+    """One line a method, one column a path: area under the observer's ROC curve with its interval.
+
+    Parameters
+    ----------
+    rows
+        As `ctmar.detectability.detectability` gives them, at least one.
+    """
+    values = {(row["method"], row["path"]): {**row, "mean": row["auc"]} for row in rows}
+    paths = list(dict.fromkeys(row["path"] for row in rows))
+    lines = [
+        [LABELS.get(method, method), *(_interval(values.get((method, path)), 3) for path in paths)]
+        for method in _methods(row["method"] for row in rows)
+    ]
+    return _markdown(["method", *paths], lines)
+
+
+def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int], lesions: Sequence[Row] = ()) -> None:
     """Write a Markdown file: means over the cases and their groups, then the paper's tables, for each path.
 
     Parameters
@@ -124,6 +141,8 @@ def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int]
     channels
         How many channels each of the models evaluated has, by name, the first model first. Where there are several
         models, Table 3 sets them beside each other.
+    lesions
+        As for `table_of_lesions`; without any that table is left out.
     """
     parts = ["# Evaluation"]
     by_group = [group_means(rows, by=group, metrics=("rmse_body_hu", "ssim")) for group in GROUPS]
@@ -139,6 +158,12 @@ def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int]
         if len(channels) > 1:
             parts.append("### Networks: RMSE / SSIM of the CNN image and of CNN-MAR (as Table 3)")
             parts.append(table_of_models(_by_model(rows, channels), path=kind))
+    if lesions:
+        one = lesions[0]
+        disc = f"discs of {one['contrast_hu']:g} HU and {one['radius_mm']:g} mm radius beside the metal"
+        parts.append(f"## Faint lesions: {disc}, {one['n']} places in {one['patients']} patients")
+        parts.append("Area under the ROC curve of a model observer: 0.5 is guessing, 1 always right.\n")
+        parts.append(table_of_lesions(lesions))
     path.write_text("\n".join(parts) + "\n", encoding="utf-8")
 
 

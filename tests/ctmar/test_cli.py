@@ -612,6 +612,12 @@ def test_evaluate(run, tmp_path):
     assert table.code == 0
     assert "cnn-mar@default" in table.out
     assert "as prior" in (tmp_path / "out" / "tables.md").read_text()
+    seen = run("evaluate", tmp_path / "db", "--out", tmp_path / "out", *flags, "--lesions", "--overwrite")
+    assert seen.code == 0
+    table = (tmp_path / "out" / "lesions.csv").read_text().splitlines()
+    assert table[0].startswith("path,method,contrast_hu,radius_mm,auc")
+    assert len(table) == 1 + 2 * (len(METHODS) + 2)
+    assert "Faint lesions: discs of 30 HU" in (tmp_path / "out" / "tables.md").read_text()
     assert tree(tmp_path / "db") == before
 
 

@@ -1,6 +1,6 @@
 import pytest
 
-from ctmar.report.tables import table_of_cases, table_of_means, table_of_models, write_tables
+from ctmar.report.tables import table_of_cases, table_of_lesions, table_of_means, table_of_models, write_tables
 from ctmar.statistics import group_means
 
 
@@ -55,6 +55,20 @@ def test_means_with_their_intervals():
     assert table_of_means(alone, path="raw", metric="rmse_hu").splitlines()[2] == "| all | 1 | 1 | 10.0 |"
     with pytest.raises(ValueError, match="no mean"):
         table_of_means(alone, path="dicom", metric="rmse_hu")
+
+
+def test_lesions():
+    def seen(path, method, auc):
+        return {"path": path, "method": method, "auc": auc, "low": auc - 0.05, "high": auc + 0.05, "n": 40,
+                "patients": 9, "contrast_hu": 30.0, "radius_mm": 4.0}  # fmt: skip
+
+    rows = [seen("raw", "limit", 0.94), seen("raw", "li", 0.6), seen("dicom", "li", 0.55)]
+    assert table_of_lesions(rows) == (
+        "| method | raw | dicom |\n"
+        "| --- | ---: | ---: |\n"
+        "| LI | 0.600 (0.550 to 0.650) | 0.550 (0.500 to 0.600) |\n"
+        "| limit | 0.940 (0.890 to 0.990) | – |\n"
+    )
 
 
 def test_all_tables_in_one_file(tmp_path):
