@@ -96,7 +96,7 @@ class Correction:
         self.window = window
         self.certain = certain
         self.reprojected = reprojected
-        self._priors_mu: dict[str, Stack] = {}
+        self._priors_hu: dict[str, Stack] = {}
         self._network_prior_hu: Stack | None = None
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
@@ -195,8 +195,7 @@ class Correction:
         make. With the reference image as prior this is the limit that no method can pass.
         """
         if self.reprojected:
-            if self.certain is not None:
-                prior_hu = np.where(self.certain, self.uncorrected_hu, prior_hu)
+            prior_hu = self._with_certain(prior_hu)
             image = without_streaks(
                 self.uncorrected_hu, prior_hu, self.trace, self.projector, mu_water_per_mm=self.mu_water_per_mm
             )
@@ -220,7 +219,7 @@ class Correction:
     def prior_of(self, method: str) -> Stack | None:
         """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
         if method in _NMAR_SOURCES:
-            return mu_to_hu(self._prior_mu(method), self.mu_water_per_mm)
+            return self._nmar_prior_hu(method)
         if method == "tv":
             return self._tv[0]
         return self.prior_hu() if method == "cnn-mar" and self._result != "image" else None
@@ -243,20 +242,20 @@ class Correction:
         if method == "bhc":
             parts = zip(self.sinogram, self.li_sinogram, self.path_mm, strict=True)
             return np.stack([correct_beam_hardening(*part) for part in parts])
-        return normalized_interpolation(self.sinogram, self._prior_sinogram(self._prior_mu(method)), self.trace)
+        return normalized_interpolation(self.sinogram, self._prior_sinogram(self._nmar_prior_hu(method)), self.trace)
 
-    def _prior_mu(self, method: str) -> Stack:
+    def _nmar_prior_hu(self, method: str) -> Stack:
         """The prior of an NMAR, computed once."""
-        if method not in self._priors_mu:
+        if method not in self._priors_hu:
             source = hu_to_mu(self.image(_NMAR_SOURCES[method]), self.mu_water_per_mm)
             pairs = zip(source, dilate(self.metal), strict=True)
             priors = [nmar_prior(i, m, mu_water_per_mm=self.mu_water_per_mm) for i, m in pairs]
-            self._priors_mu[method] = np.stack(priors)
-        return self._priors_mu[method]
+            self._priors_hu[method] = mu_to_hu(np.stack(priors), self.mu_water_per_mm)
+        return self._priors_hu[method]
 
     def _replaced(self, prior_hu: Stack, *, normalized: bool = False) -> Stack:
         """The sinogram with its trace from a prior image."""
-        sinogram = self._prior_sinogram(hu_to_mu(prior_hu, self.mu_water_per_mm))
+        sinogram = self._prior_sinogram(prior_hu)
         return replace_trace(self.sinogram, sinogram, self.trace, normalized=normalized)
 
     @cached_property
@@ -276,10 +275,12 @@ class Correction:
                 prior = np.where(seen, np.stack(list(images)), first)
         return prior, self.reconstruct(self._replaced(prior))
 
-    def _prior_sinogram(self, prior_mu: Stack) -> Stack:
+    def _with_certain(self, prior_hu: Stack) -> Stack:
+        return prior_hu if self.certain is None else np.where(self.certain, self.uncorrected_hu, prior_hu)
+
+    def _prior_sinogram(self, prior_hu: Stack) -> Stack:
         """Forward projection where it is needed: on the trace and on the bins beside it."""
-        if self.certain is not None:
-            prior_mu = np.where(self.certain, hu_to_mu(self.uncorrected_hu, self.mu_water_per_mm), prior_mu)
+        prior_mu = hu_to_mu(self._with_certain(prior_hu), self.mu_water_per_mm)
         return self.projector.forward(prior_mu, rays=beside(self.trace))
 
     def _network_image(self) -> Stack:

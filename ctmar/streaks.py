@@ -11,8 +11,8 @@ Landweber's iteration (Amer. J. Math. 73:615-624, 1951) with the projection A fo
 linear interpolation across it, by which what the prior has wrong on a broad scale does not become a streak. The first
 step is the replacement of the trace as raw data have it.
 
-Where a 12-bit scanner has cut the image off, at -1024 and 3071 HU, it says only that u was beyond: streaks that go
-there have explained it. Around much metal most of what is left of the streaks comes from those pixels.
+Where a 12-bit scanner has cut the image off, at -1024 and 3071 HU or before, it says only that u was beyond: streaks
+that go there have explained it. Around much metal most of what is left of the streaks comes from those pixels.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def without_streaks(
     hu = np.float32(1000 / mu_water_per_mm)
     seen, rays = field_of_view(projector), beside(trace)
     errors = np.zeros(trace.shape, np.float32)
-    lowest, highest = STORED_HU
-    dark, bright = image_hu <= lowest, image_hu >= highest
+    # a scanner that cuts off elsewhere (air at -1000 HU, say) shows it by its extremes; else those are a pixel or two
+    lowest, highest = image_hu.min(axis=(1, 2), keepdims=True), image_hu.max(axis=(1, 2), keepdims=True)
+    dark, bright = image_hu <= np.maximum(lowest, STORED_HU[0]), image_hu >= np.minimum(highest, STORED_HU[1])
     streaks_hu = np.zeros_like(image_hu)
     for _ in range(steps):
         left_hu = image_hu - streaks_hu - prior_hu
