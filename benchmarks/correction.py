@@ -1,6 +1,6 @@
 """A DICOM series from end to end: slices a second beside a plain pipeline, and memory by the length of the series.
 
-python -m benchmarks.correction [--slices N] [--metal N] [--peer N] [--method NAME] [--json FILE]
+python -m benchmarks.correction [--slices N] [--metal N] [--peer N] [--method NAME] [--model NAME] [--json FILE]
 python -m benchmarks.correction --memory 50,200,1000 [--json FILE]
 
 Ours: `correct_series`, from headers to the last file written, on all cores. Slices with metal cost what a whole series
@@ -35,7 +35,7 @@ from ctmar.correction_settings import CorrectionSettings
 from ctmar.dicom.series import choose_series, find_series
 from ctmar.dicom.synthetic import ct_dataset, save
 from ctmar.methods import Correction
-from ctmar.restorer import NetworkRestorer, restorer_for
+from ctmar.restorer import DEFAULT_MODEL, NetworkRestorer, restorer_for
 from ctmar.segmentation import metal_mask
 from data_sim.acquisition import ScanSettings
 from data_sim.geometry import FanArc, FanFlat, ImageGrid
@@ -85,6 +85,8 @@ def seconds_of_ours(source: Path, method: str, restorer: NetworkRestorer | None)
 class PlainProjector:
     """ASTRA's CPU projections as `Correction` uses a projector."""
 
+    grid, geometry = GRID, FLAT
+
     def forward(self, images: NDArray[Any], *, rays: object = None) -> NDArray[np.float32]:
         """All rays: ASTRA knows no other."""
         return astra.forward(np.asarray(images, np.float32), FLAT, GRID, cuda=False)
@@ -117,9 +119,9 @@ def seconds_of_peer(files: list[Path], method: str, restorer: NetworkRestorer | 
     return (time.perf_counter() - start) / len(files)
 
 
-def throughput(slices: int, metal: int, peer: int, method: str) -> dict[str, float]:
-    """Slices a second and ratios."""
-    restorer = restorer_for(method, device="cpu")
+def throughput(slices: int, metal: int, peer: int, method: str, model: str) -> dict[str, float]:
+    """Slices a second and ratios; without slices for the peer, only ours."""
+    restorer = restorer_for(method, model, device="cpu")
     with TemporaryDirectory() as folder:
         write_series(Path(folder) / "warm", 16, 8)
         write_series(Path(folder) / "clean", slices, 0)
@@ -127,15 +129,19 @@ def throughput(slices: int, metal: int, peer: int, method: str) -> dict[str, flo
         seconds_of_ours(Path(folder) / "warm", method, restorer)
         clean_s = seconds_of_ours(Path(folder) / "clean", method, restorer)
         metal_s = seconds_of_ours(Path(folder) / "metal", method, restorer)
+        ours_s = (metal_s - clean_s) / metal + clean_s / slices
+        ours = {
+            "whole series, s": metal_s,
+            "whole series, slices a second": slices / metal_s,
+            "slices without metal, slices a second": slices / clean_s,
+            "ours, s a slice with metal": ours_s,
+        }
+        if not peer:
+            return ours
         first = (slices - metal) // 2
         files = sorted((Path(folder) / "metal").iterdir())[first : first + peer]
         peer_s = seconds_of_peer(files, method, restorer)
-    ours_s = (metal_s - clean_s) / metal + clean_s / slices
-    return {
-        "whole series, s": metal_s,
-        "whole series, slices a second": slices / metal_s,
-        "slices without metal, slices a second": slices / clean_s,
-        "ours, s a slice with metal": ours_s,
+    return ours | {
         "ASTRA CPU and torch, s a slice with metal": peer_s,
         "ratio on slices with metal": peer_s / ours_s,
         "ratio, the peer credited with all cores": peer_s / (os.cpu_count() or 1) / ours_s,
@@ -165,6 +171,7 @@ def main() -> None:
     parser.add_argument("--metal", type=int, default=60)
     parser.add_argument("--peer", type=int, default=3)
     parser.add_argument("--method", default="cnn-mar")
+    parser.add_argument("--model", default=DEFAULT_MODEL)
     parser.add_argument("--memory", metavar="N,N,...")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
@@ -180,8 +187,8 @@ def main() -> None:
                 subprocess.run([*again, "--json", str(out)], check=True, stdout=subprocess.DEVNULL)
                 result |= json.loads(out.read_text())
     else:
-        result = throughput(given.slices, given.metal, given.peer, given.method)
-        print(f"{given.slices} slices of 512 x 512, {given.metal} with metal, {given.method}")
+        result = throughput(given.slices, given.metal, given.peer, given.method, given.model)
+        print(f"{given.slices} slices of 512 x 512, {given.metal} with metal, {given.method}, model {given.model}")
     for what, value in result.items():
         print(f"  {what:48} {value:9.2f}")
     if given.json:

@@ -1,0 +1,59 @@
+"""The models in the package: made as their files say, on nobody whom they are judged by."""
+
+from pathlib import Path
+
+import pytest
+
+import ctmar
+from ctmar.config import TrainingSettings, load_toml, settings_from
+from ctmar.simulation_settings import SimulationSettings, read_request
+from ctmar.weights import load_model
+
+MODELS = Path(ctmar.__file__).parent / "models"
+NAMES = sorted(path.stem for path in MODELS.glob("*.safetensors"))
+CONFIGS = {
+    "default": ("default", {}),
+    "cnn-mar": ("cnn-mar", {}),
+    "cnn-mar-2": ("cnn-mar", {"channels": 2}),
+    "cnn-mar-5": ("cnn-mar", {"channels": 5}),
+}
+"""The settings file of each, and the flags beside it."""
+
+
+def cases(name):
+    """The settings of a file of cases."""
+    sources, settings = read_request(load_toml(MODELS / f"{name}.toml"), sources=["phantom"], overrides={}, scan={})
+    assert sources == ["phantom"]
+    assert isinstance(settings, SimulationSettings)
+    return settings
+
+
+def test_every_model_is_known_here():
+    assert sorted(CONFIGS) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_says_what_its_file_asks_for(name):
+    file, flags = CONFIGS[name]
+    settings = settings_from(TrainingSettings, load_toml(MODELS / f"{file}.toml"), overrides=flags, origin=file)
+    _, card = load_model(name)
+    for key in ("arch", "channels", "path", "loss", "patch", "patches", "epochs", "seed"):
+        assert card.settings[key] == getattr(settings, key), key
+    assert card.use == settings.use
+    assert len(card.metrics["curve"]) == settings.epochs
+    assert (MODELS / f"{name}.safetensors").stat().st_size < 20e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("judged_by", ["test-cases", "test-jaw-cases", "paper-cases"])
+def test_nobody_is_judged_by_who_was_learned_from(name, judged_by):
+    data = load_model(name)[1].data
+    seen = {*data["patients_trained"], *data["patients_validated"]}
+    assert len(seen) > 20
+    assert not seen & set(cases(judged_by).patients)
+
+
+def test_the_cases_to_learn_from_leave_out_who_is_judged_by():
+    judged_by = {*cases("test-cases").patients, *cases("test-jaw-cases").patients, *cases("paper-cases").patients}
+    learned_from = cases("training-cases"), cases("phantom-cases")
+    assert judged_by <= {patient for one in learned_from for patient in one.exclude_patients}
