@@ -99,3 +99,21 @@ def test_channels_are_orthonormal_and_do_not_depend_on_the_pixels():
         laguerre = np.polynomial.laguerre.lagval(x, unit)
         basis.append(channel_outputs(np.sqrt(2) * np.exp(-x / 2) * laguerre, (80, 80), pixel_mm=0.5, width_mm=a))
     np.testing.assert_allclose(basis, np.eye(CHANNELS), atol=0.03)
+
+
+def test_another_toolkits_observer_agrees():
+    """mar-eval's template and area (its package for Annex GG), learned and tested on the same halves as ours."""
+    theirs = pytest.importorskip("mareval", reason="mar-eval is not installed (pip install mar-eval)")
+    rng = np.random.default_rng(3)
+    mixing, signal = rng.normal(size=(CHANNELS, CHANNELS)), 0.5 * rng.normal(size=CHANNELS)
+    absent = rng.normal(size=(4000, CHANNELS)) @ mixing.T
+    present = rng.normal(size=(4000, CHANNELS)) @ mixing.T + signal
+    template = theirs.cho_template(present[:2000], absent[:2000], lambda_reg=1e-9)
+    ours = hotelling_template(present[:2000], absent[:2000])
+    assert template @ ours / np.linalg.norm(template) / np.linalg.norm(ours) > 0.9999
+    values = np.concatenate([present[2000:], absent[2000:]]) @ template
+    area = theirs.compute_auc(values, np.repeat([1, 0], 2000))
+    assert clustered_area(present[2000:] @ ours, absent[2000:] @ ours, np.arange(2000))[0] == pytest.approx(
+        area, abs=1e-3
+    )
+    assert observe(present, absent, names(4000, 1)).auc == pytest.approx(area, abs=0.015)
