@@ -9,7 +9,7 @@ takes longer than one without.
 The peer does what a plain script does, one slice after the other: read with pydicom, the same corrections and the same
 network in torch, but with ASTRA's CPU projections (`line_fanflat`, one core), then write. A few slices are timed. Torch
 uses all cores in both; in the second ratio all of the peer's time is divided by the number of cores, as if slices were
-shared out without loss.
+shared out without loss. `--peer 0` leaves it out.
 """
 
 from __future__ import annotations
@@ -148,9 +148,9 @@ def throughput(slices: int, metal: int, peer: int, method: str, model: str) -> d
     }
 
 
-def memory(slices: int, method: str) -> float:
+def memory(slices: int, method: str, model: str) -> float:
     """Peak MiB of this process after a series of which three in ten slices hold metal."""
-    restorer = restorer_for(method, device="cpu")
+    restorer = restorer_for(method, model, device="cpu")
     with TemporaryDirectory() as folder:
         subprocess.run([sys.executable, "-c", _WRITE.format(folder=folder, slices=slices)], check=True)
         seconds_of_ours(Path(folder) / "series", method, restorer)
@@ -178,12 +178,13 @@ def main() -> None:
     print(describe())
     result: dict[str, float] = {}
     if given.memory and "," not in given.memory:
-        result = {f"peak MiB, {given.memory} slices": memory(int(given.memory), given.method)}
+        result = {f"peak MiB, {given.memory} slices": memory(int(given.memory), given.method, given.model)}
     elif given.memory:
         for count in given.memory.split(","):  # each in a process of its own: the peak of one is never given back
             with TemporaryDirectory() as folder:
                 out = Path(folder) / "memory.json"
                 again = [sys.executable, "-m", "benchmarks.correction", "--memory", count, "--method", given.method]
+                again += ["--model", given.model]
                 subprocess.run([*again, "--json", str(out)], check=True, stdout=subprocess.DEVNULL)
                 result |= json.loads(out.read_text())
     else:

@@ -6,7 +6,8 @@ negative of something in u; where it draws a new one, u holds nothing like it. I
 share s of d that leaves the least energy in u + s d is s = -sum(u d) / sum(d d), the regression of u on d. It is
 computed here band by band in a window around every pixel, over soft tissue and air without edges: at bone, u and d are
 alike also where d takes away anatomy. What the change does at bone and edges is therefore taken in as far as the
-streaks that it removes from the soft tissue around are strong. An image may also be all streaks, with nothing uniform
+streaks that it removes from the soft tissue around are strong. Where it removes hardly more than noise from that, it
+is left out altogether. An image may also be all streaks, with nothing uniform
 to judge by: the larger the change of the whole slice, the more of it is taken as it is. Figures: docs/blending.md.
 """
 
@@ -20,7 +21,7 @@ Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 BANDS_MM = (1.0, 2.0, 4.0, 8.0)
-"""Standard deviations of the Gaussians between which the bands lie; what is coarser than the last is not looked at."""
+"""Standard deviations of the Gaussians between which the bands lie; of what is coarser, nothing is judged."""
 
 STRONG_STREAKS_HU = 40.0
 """Removed streaks of this size (root mean square) let in half of the change at bone and edges: about the error that
@@ -30,8 +31,8 @@ OVERWHELMING_STREAKS_HU = 60.0
 """Removed streaks far beyond this let the whole change in: a share of it would leave lines of both images."""
 
 FAINT_STREAKS_HU = 6.0
-"""Where no more than this is removed (root mean square), half of the change is left out: it is noise rather than
-streaks that the change takes away, as where the mask is wrong."""
+"""Where this is removed (root mean square), half of the change is left out, and more where less is: it is noise rather
+than streaks that the change takes away, as where the mask is wrong."""
 
 SEVERE_HU = 80.0
 """Where soft tissue changes by this (root mean square), half of the change goes in as it is: streaks are so large."""
@@ -46,11 +47,14 @@ _LEAN = 1.15
 _METAL_EDGE_MM = 2.0
 """The metal's own edge, the strongest of the image, is left out of the sums."""
 _WHOLE_MM, _FALL_MM = 5.0, 8.0
-"""The change is whole up to the first from the metal, then its least share falls as a Gaussian with the second."""
+"""The change is whole up to the first from metal that streaks, then its least share falls as a Gaussian with the
+second."""
 _SOFT_HU, _SOFT_SMOOTH_MM = 200.0, 3.0
 """Soft tissue: within these bounds after smoothing, so that streaks do not count."""
 _AIR_HU = -900.0
 """Air around the patient, in which streaks are seen as well: below this after smoothing."""
+_LITTLE_TISSUE = 0.05
+"""With this share of uniform tissue in a window, half of the verdict is believed that nothing is removed."""
 _EDGE_HU_PER_MM, _EDGE_SMOOTH_MM = 20.0, 2.0
 """Edges: a steeper gradient than this after smoothing."""
 _BRIGHTEST_HU, _LARGEST_HU = 1500.0, 200.0
@@ -150,7 +154,8 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
         image, change = coarse_image, coarse_change
     softness = ndimage.gaussian_filter(soft.astype(np.float32), BANDS_MM[0] / pixel_mm)
     trust = softness + (1 - softness) * removed / (removed + STRONG_STREAKS_HU**2)
-    beyond_noise = removed / (removed + np.float32(FAINT_STREAKS_HU**2))
+    judged = weight / (weight + np.float32(_LITTLE_TISSUE))
+    beyond_noise = 1 - judged * np.float32(FAINT_STREAKS_HU**2) / (removed + np.float32(FAINT_STREAKS_HU**2))
     trust, least, change = trust * beyond_noise, least * beyond_noise, change * beyond_noise
     least = np.maximum(least, removed**2 / (removed**2 + np.float32(OVERWHELMING_STREAKS_HU**4)))
     weighted = [np.maximum(share * trust, least) * band for share, band in zip(shares, bands, strict=True)]

@@ -67,11 +67,14 @@ class UseSettings:
     raw, dicom
         On each path: ``replacement``, the image whose metal trace comes from the prior, as in the paper; ``image``, the
         network's image itself; or ``mean``, the mean of the two.
+    bone
+        Whether bone beside metal that the prior has lost is put back into it, see `ctmar.bone`; the paper does not.
     """
 
     prior: Literal["tissue", "image"] = "tissue"
     raw: Literal["replacement", "image", "mean"] = "replacement"
     dicom: Literal["replacement", "image", "mean"] = "replacement"
+    bone: bool = False
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def detectability(
     Parameters
     ----------
     source
-        Folder of case files.
+        Folder of case files, or one of them.
     lesions
         What is put where.
     methods, restorer, device
@@ -109,7 +109,7 @@ def detectability(
     tell = progress or (lambda *_: None)
     outputs: dict[tuple[str, str], list[tuple[NDArray[np.float64], NDArray[np.float64], str]]] = defaultdict(list)
     skipped = []
-    files = list_cases(source)
+    files = [source] if source.is_file() else list_cases(source)
     wanted = usable(methods, network=restorer is not None)
     for number, file in enumerate(files, start=1):
         try:

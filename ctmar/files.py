@@ -1,4 +1,7 @@
-"""Files and folders that are either the old one or the whole new one, whatever happens while they are written."""
+"""Files and folders that are either the old one or the whole new one, whatever happens while they are written.
+
+And the one format that many of them have: a table with a heading.
+"""
 
 from __future__ import annotations
 

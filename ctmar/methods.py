@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctmar.beam_hardening import correct_beam_hardening
+from ctmar.bone import bone_beside_metal
 from ctmar.config import UseSettings
 from ctmar.interpolation import interpolate_trace
 from ctmar.method_names import is_own, known_methods, needs_network, own_images
@@ -98,6 +99,7 @@ class Correction:
         self.reprojected = reprojected
         self._priors_hu: dict[str, Stack] = {}
         self._network_prior_hu: Stack | None = None
+        self._lost_bone: NDArray[np.bool_] | None = None
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -140,7 +142,7 @@ class Correction:
         other.restorer = restorer
         other.use = use or restorer.use
         other._images = {method: stack for method, stack in self._images.items() if not needs_network(method)}
-        other._network_prior_hu = None
+        other._network_prior_hu = other._lost_bone = None
         return other
 
     @cached_property
@@ -209,12 +211,21 @@ class Correction:
         return self.uncorrected_hu + change * np.float32(1000 / self.mu_water_per_mm)
 
     def prior_hu(self) -> Stack:
-        """The prior of the network's image, tissue-processed unless the network is to be used without, HU."""
+        """The prior of the network's image, HU; its card says whether tissue is processed and lost bone put back."""
         if self._network_prior_hu is None:
             make = tissue_prior if self.use.prior == "tissue" else fill_from_ring
-            priors = [make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)]
-            self._network_prior_hu = np.stack(priors)
+            priors = np.stack([make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
+            if self.use.bone:
+                self._lost_bone = self._bone_lost_in(priors)
+            self._network_prior_hu = self._with_lost_bone(priors)
         return self._network_prior_hu
+
+    def _bone_lost_in(self, priors_hu: Stack) -> NDArray[np.bool_]:
+        slices = zip(self.uncorrected_hu, self.image("cnn"), priors_hu, self.metal, strict=True)
+        return np.stack([bone_beside_metal(*one, pixel_mm=self.projector.grid.pixel_mm) for one in slices])
+
+    def _with_lost_bone(self, image_hu: Stack) -> Stack:
+        return image_hu if self._lost_bone is None else np.where(self._lost_bone, self.uncorrected_hu, image_hu)
 
     def prior_of(self, method: str) -> Stack | None:
         """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
@@ -234,7 +245,9 @@ class Correction:
         if self._result == "image":
             return self.image("cnn")
         replaced = self.replace_with_prior(self.prior_hu())
-        return replaced if self._result == "replacement" else np.float32(0.5) * (replaced + self.image("cnn"))
+        if self._result == "replacement":
+            return replaced
+        return np.float32(0.5) * (replaced + self._with_lost_bone(self.image("cnn")))
 
     def _corrected_sinogram(self, method: str) -> Stack:
         if method == "li":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isnan
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,7 +34,7 @@ def evaluate(
     lesions: Annotated[
         bool,
         typer.Option(
-            "--lesions", help="Ask also how well faint lesions beside the metal are seen; takes 3 times as long."
+            "--lesions", help="Also say how well faint lesions beside the metal are seen; takes 3 times as long."
         ),
     ] = False,
     device: Device = "auto",
@@ -81,7 +82,7 @@ def evaluate(
                 device=device,
                 progress=lambda done, n: bar("evaluating", done, n),
             )
-            found, reasons = _lesions(source, restorer, device, bar) if lesions else ([], [])
+            lesion_rows, reasons = _lesions(source, restorer, device, bar) if lesions else ([], [])
         warnings = [f"{name}: {reason}" for name, reason in skipped]
         for one in models.values():
             seen = len(trained_on(source, one.card))
@@ -89,13 +90,13 @@ def evaluate(
                 warnings.append(
                     f"{one.card.name} has seen {seen} of these patients in training: its figures flatter it."
                 )
-        warnings += reasons
+        warnings += [reason for reason in reasons if reason not in warnings]
         write_results(rows, folder)
         write_statistics(rows, folder)
         channels = {n: len(m.card.channels) for n, m in models.items()}
-        write_tables(rows, folder / "tables.md", channels=channels, lesions=found)
-        if found:
-            write_csv(found, folder / "lesions.csv")
+        write_tables(rows, folder / "tables.md", channels=channels, lesions=lesion_rows)
+        if lesion_rows:
+            write_csv(lesion_rows, folder / "lesions.csv")
         worst = failure_gallery(source, rows, folder / "worst.png", restorer=restorer, device=device)
         render_report(
             folder / "report.html",
@@ -112,22 +113,32 @@ def evaluate(
         print_json(without_nan(rows))
     else:
         print_metrics(summarise(rows))
-        of_lesions = "lesions.csv, " if found else ""
-        note(f"{out}: metrics.csv, metrics.json, statistics.csv, {of_lesions}tables.md, worst.png, report.html")
+        files = ["metrics.csv", "metrics.json", "statistics.csv", *(["lesions.csv"] if lesion_rows else [])]
+        note(f"{out}: {', '.join(files)}, tables.md, worst.png, report.html")
 
 
 def _lesions(source: Path, restorer: NetworkRestorer, device: str, bar: Bar) -> tuple[list[dict[str, Any]], list[str]]:
     """What `ctmar.detectability.detectability` finds with the first model, and why cases are not in it."""
     from ctmar.detectability import Lesions, detectability
     from ctmar.errors import NoUsableSeriesError
+    from ctmar.method_names import known_methods
 
     try:
         rows, skipped = detectability(
-            source, Lesions(), restorer=restorer, device=device, progress=lambda done, n: bar("lesions", done, n)
+            source,
+            Lesions(),
+            methods=known_methods(),
+            restorer=restorer,
+            device=device,
+            progress=lambda done, n: bar("lesions", done, n),
         )
     except NoUsableSeriesError as error:
         return [], [str(error)]
-    return rows, [f"{name}: {reason}" for name, reason in skipped]
+    reasons = [f"{name}: {reason}" for name, reason in skipped]
+    if isnan(rows[0]["auc"]):
+        few = f"{rows[0]['n']} lesions in {rows[0]['patients']} patients"
+        reasons.append(f"{few} are too few to say how well they are seen: at least some dozens are needed.")
+    return rows, reasons
 
 
 def _card(restorer: NetworkRestorer) -> dict[str, Any]:

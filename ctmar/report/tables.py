@@ -17,6 +17,8 @@ LABELS = {
     "cnn": "CNN", "cnn-mar": "CNN-MAR", "cnn-mar-blended": "CNN-MAR, blended", "limit": "limit",
 }  # fmt: skip
 
+_PATHS = {"raw": "From raw data", "dicom": "From images alone"}
+
 
 def table_of_cases(
     rows: Sequence[Row], metric: str, *, path: str, cases: Mapping[str, str] | None = None, digits: int = 1
@@ -126,7 +128,7 @@ def table_of_lesions(rows: Sequence[Row]) -> str:
         [LABELS.get(method, method), *(_interval(values.get((method, path)), 3) for path in paths)]
         for method in _methods(row["method"] for row in rows)
     ]
-    return _markdown(["method", *paths], lines)
+    return _markdown(["method", *(_PATHS[path] for path in paths)], lines)
 
 
 def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int], lesions: Sequence[Row] = ()) -> None:
@@ -147,7 +149,7 @@ def write_tables(rows: Sequence[Row], path: Path, *, channels: Mapping[str, int]
     parts = ["# Evaluation"]
     by_group = [group_means(rows, by=group, metrics=("rmse_body_hu", "ssim")) for group in GROUPS]
     for kind in dict.fromkeys(row["path"] for row in rows):
-        parts.append(f"## {'From raw data' if kind == 'raw' else 'From images alone'}")
+        parts.append(f"## {_PATHS[kind]}")
         for metric, title, digits in (("rmse_body_hu", "RMSE in the body, HU", 1), ("ssim", "SSIM", 3)):
             parts.append(f"### {title}: means, with 95 % intervals over patients (of one patient: over cases)")
             parts += [table_of_means(means, path=kind, metric=metric, digits=digits) for means in by_group]

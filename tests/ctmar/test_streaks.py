@@ -55,7 +55,7 @@ def test_a_prior_that_is_wrong_beside_the_trace_changes_nothing_there():
 
 @pytest.mark.parametrize("lowest", [STORED_HU[0], -1000])
 def test_what_the_scanner_cut_off_is_no_evidence(lowest):
-    """Dark bands below -1024 HU: taken at their word they leave more than if only known to be as dark or darker."""
+    """Bands darker than is stored: taken at their word they leave more than if known to be as dark or darker."""
     image_hu = streaked(12.0)
     stored = np.clip(image_hu, lowest, STORED_HU[1])
     cut_off = BODY & (stored <= lowest)
@@ -63,7 +63,7 @@ def test_what_the_scanner_cut_off_is_no_evidence(lowest):
     got = result(stored)
     assert rmse(got, cut_off) < 1  # the prior's
     at_their_word = stored + np.where(stored <= lowest, np.float32(0.01), np.float32(0))
-    at_their_word[0, 0, 0] = lowest  # else the extreme
+    at_their_word[0, 0, 0] = lowest  # so that the image's least value is still `lowest`
     assert rmse(got) < 0.7 * rmse(result(at_their_word))
 
 

@@ -64,7 +64,7 @@ def test_lesions():
 
     rows = [seen("raw", "limit", 0.94), seen("raw", "li", 0.6), seen("dicom", "li", 0.55)]
     assert table_of_lesions(rows) == (
-        "| method | raw | dicom |\n"
+        "| method | From raw data | From images alone |\n"
         "| --- | ---: | ---: |\n"
         "| LI | 0.600 (0.550 to 0.650) | 0.550 (0.500 to 0.600) |\n"
         "| limit | 0.940 (0.890 to 0.990) | – |\n"

@@ -135,7 +135,7 @@ def test_an_unknown_architecture_is_refused(model):
 def test_how_a_network_is_used_is_on_its_card(model):
     *_, path = model
     card = json.loads(path.with_suffix(".json").read_text())
-    assert card["use"] == {"prior": "tissue", "raw": "replacement", "dicom": "replacement"}
+    assert card["use"] == {"prior": "tissue", "raw": "replacement", "dicom": "replacement", "bone": False}
     path.with_suffix(".json").write_text(json.dumps(card | {"use": {"dicom": "image"}}))
     assert load_model(path)[1].use == UseSettings(dicom="image")
     del card["use"]  # of a model from before there was a choice
