@@ -618,7 +618,7 @@ def test_evaluate(run, tmp_path):
     assert table[0].startswith("path,method,contrast_hu,radius_mm,auc")
     assert len(table) == 1 + 2 * (len(METHODS) + 2)
     assert "too few to say how well they are seen" in seen.err
-    assert seen.err.count("broken.h5") == 1
+    assert seen.err.count("warning: broken.h5") == 1
     assert "Faint lesions: discs of 30 HU" in (tmp_path / "out" / "tables.md").read_text()
     assert tree(tmp_path / "db") == before
 
