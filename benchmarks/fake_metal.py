@@ -62,12 +62,11 @@ def changes(case: Case, metal: NDArray[np.bool_], restorers: dict[str, NetworkRe
             raw = Correction(sinogram, before, metal[None], projector, mu_water_per_mm=mu_water, restorer=restorer)
             for adaptive in (True, False):
                 settings = CorrectionSettings(method=method, adaptive=adaptive, device="cpu")
-                found[f"raw, {label}, {'adaptive' if adaptive else 'whole'}"] = rms(
-                    blended_stack(raw, settings)[0] - before[0], body
-                )
+                how = "adaptive" if adaptive else "whole"
+                found[f"raw, {label}, {how}"] = rms(blended_stack(raw, settings)[0] - before[0], body)
                 after = correct_slices([image], [metal], settings, restorer=restorer)[0].image_hu
                 change = 0 * stored if after is None else after - stored
-                found[f"image, {label}, {'adaptive' if adaptive else 'whole'}"] = rms(change, body)
+                found[f"image, {label}, {how}"] = rms(change, body)
     return found
 
 

@@ -7,8 +7,8 @@ share s of d that leaves the least energy in u + s d is s = -sum(u d) / sum(d d)
 computed here band by band in a window around every pixel, over soft tissue and air without edges: at bone, u and d are
 alike also where d takes away anatomy. What the change does at bone and edges is therefore taken in as far as the
 streaks that it removes from the soft tissue around are strong. Where it removes hardly more than noise from that, it
-is left out altogether. An image may also be all streaks, with nothing uniform
-to judge by: the larger the change of the whole slice, the more of it is taken as it is. Figures: docs/blending.md.
+is left out altogether. An image may also be all streaks, with nothing uniform to judge by: the larger the change of the
+whole slice, the more of it is taken as it is. Figures: docs/blending.md.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+
+from ctmar.soft_tissue import SOFT_HU, soft_tissue, without_fine_streaks
 
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -49,8 +51,6 @@ _METAL_EDGE_MM = 2.0
 _WHOLE_MM, _FALL_MM = 5.0, 8.0
 """The change is whole up to the first from metal that streaks, then its least share falls as a Gaussian with the
 second."""
-_SOFT_HU, _SOFT_SMOOTH_MM = 200.0, 3.0
-"""Soft tissue: within these bounds after smoothing, so that streaks do not count."""
 _AIR_HU = -900.0
 """Air around the patient, in which streaks are seen as well: below this after smoothing."""
 _LITTLE_TISSUE = 0.05
@@ -166,8 +166,7 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
 
 def _severity(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_mm: float) -> float:
     """0 to 1, by the size of the change in soft tissue; that of bone may be a loss of detail."""
-    smooth = ndimage.gaussian_filter(np.minimum(before_hu, np.float32(_BRIGHTEST_HU)), _SOFT_SMOOTH_MM / pixel_mm)
-    soft = (np.abs(smooth) < _SOFT_HU) & ~metal
+    soft = soft_tissue(np.minimum(before_hu, np.float32(_BRIGHTEST_HU)), pixel_mm=pixel_mm) & ~metal
     if not soft.any():
         return 0.0
     changed = np.clip(change_hu[soft], -_LARGEST_CHANGE_HU, _LARGEST_CHANGE_HU)
@@ -177,9 +176,9 @@ def _severity(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_mm: floa
 
 def uniform_tissue(image_hu: Image, *, pixel_mm: float) -> Mask:
     """Where an image (rows, cols) shows soft tissue or air without edges, whatever streaks lie upon it."""
-    smooth = ndimage.gaussian_filter(image_hu, _SOFT_SMOOTH_MM / pixel_mm)
+    smooth = without_fine_streaks(image_hu, pixel_mm=pixel_mm)
     slope = ndimage.gaussian_gradient_magnitude(image_hu, _EDGE_SMOOTH_MM / pixel_mm) / pixel_mm
-    return ((np.abs(smooth) < _SOFT_HU) | (smooth < _AIR_HU)) & (slope < _EDGE_HU_PER_MM)
+    return ((np.abs(smooth) < SOFT_HU) | (smooth < _AIR_HU)) & (slope < _EDGE_HU_PER_MM)
 
 
 def _window_mean(values: Image, sigma_px: float) -> Image:

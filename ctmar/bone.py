@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from ctmar.soft_tissue import soft_tissue
+
 Image = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
@@ -28,7 +30,6 @@ _STREAKS_MM = (2.0, 30.0)
 """Between these, streaks are measured in soft tissue: what the network takes away there."""
 _LEAST_SOFT_PX = 50
 """Without as much soft tissue around, nothing can be said about streaks."""
-_SOFT_HU, _SOFT_SMOOTH_MM = 200.0, 3.0
 _BRIGHT_HU, _BONE_HU = 200.0, 300.0
 """The least of what is put back; of the prior's bone."""
 _BONE_FROM_MM, _LEAST_BONE_PX, _LEAST_SHARE = 3.0, 20, 0.25
@@ -85,8 +86,7 @@ def _streaks_hu(image_hu: Image, network_hu: Image, distance: NDArray[np.float64
     Infinite where there is none. The median, since the network takes away bone as well.
     """
     least, most = _STREAKS_MM
-    smooth = ndimage.gaussian_filter(image_hu, _SOFT_SMOOTH_MM / pixel_mm)
-    soft = (np.abs(smooth) < _SOFT_HU) & (distance > least) & (distance < most)
+    soft = soft_tissue(image_hu, pixel_mm=pixel_mm) & (distance > least) & (distance < most)
     if np.count_nonzero(soft) < _LEAST_SOFT_PX:
         return np.inf
     return float(1.4826 * np.median(np.abs(image_hu - network_hu)[soft]))  # of a normal distribution

@@ -221,6 +221,11 @@ def list_cases(folder: Path) -> list[Path]:
     return cases
 
 
+def case_files(source: Path) -> list[Path]:
+    """Those of a database, see `list_cases`, or the one file that is given."""
+    return [source] if source.is_file() else list_cases(source)
+
+
 def write_index(folder: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write `index.csv`: `INDEX_COLUMNS`, then whatever else the first row has, one line a case."""
     extra = [name for name in (rows[0] if rows else {}) if name not in INDEX_COLUMNS]

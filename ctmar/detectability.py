@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ctmar.case_correction import correction_of_cases
-from ctmar.database import Case, list_cases, read_case
+from ctmar.database import Case, case_files, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.evaluation import PATHS, path_images
 from ctmar.method_names import METHODS, usable
@@ -109,7 +109,7 @@ def detectability(
     tell = progress or (lambda *_: None)
     outputs: dict[tuple[str, str], list[tuple[NDArray[np.float64], NDArray[np.float64], str]]] = defaultdict(list)
     skipped = []
-    files = [source] if source.is_file() else list_cases(source)
+    files = case_files(source)
     wanted = usable(methods, network=restorer is not None)
     for number, file in enumerate(files, start=1):
         try:

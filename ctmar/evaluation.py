@@ -17,7 +17,7 @@ from ctmar.blending import blend
 from ctmar.case_correction import correction_of_cases
 from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
-from ctmar.database import Case, list_cases, read_case, read_info
+from ctmar.database import Case, case_files, read_case, read_info
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
 from ctmar.files import write_csv
 from ctmar.method_names import BLENDED, DEFAULT_METHOD, LIMIT, NEEDS_NETWORK, known_methods, usable
@@ -93,7 +93,7 @@ def evaluate(
         Where there is no case with a reference image.
     """
     tell = progress or (lambda *_: None)
-    files = [source] if source.is_file() else list_cases(source)
+    files = case_files(source)
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     done = 0
@@ -172,7 +172,7 @@ def trained_on(source: Path, card: ModelCard) -> list[str]:
     """Patients of a database that a model has seen in training or in choosing its weights."""
     seen = {*card.data.get("patients_trained", ()), *card.data.get("patients_validated", ())}
     patients = set()
-    for path in [source] if source.is_file() else list_cases(source):
+    for path in case_files(source):
         with suppress(UnsupportedInputError):  # `evaluate` has reported it
             patients.add(read_info(path).patient)
     return sorted(patients & seen)

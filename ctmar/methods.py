@@ -98,8 +98,7 @@ class Correction:
         self.certain = certain
         self.reprojected = reprojected
         self._priors_hu: dict[str, Stack] = {}
-        self._network_prior_hu: Stack | None = None
-        self._lost_bone: NDArray[np.bool_] | None = None
+        self._network_prior: tuple[Stack, NDArray[np.bool_] | None] | None = None
         self._images: dict[str, Stack] = {**(known or {}), "uncorrected": uncorrected_hu}
 
     @classmethod
@@ -142,7 +141,7 @@ class Correction:
         other.restorer = restorer
         other.use = use or restorer.use
         other._images = {method: stack for method, stack in self._images.items() if not needs_network(method)}
-        other._network_prior_hu = other._lost_bone = None
+        other._network_prior = None
         return other
 
     @cached_property
@@ -197,7 +196,7 @@ class Correction:
         make. With the reference image as prior this is the limit that no method can pass.
         """
         if self.reprojected:
-            prior_hu = self._with_certain(prior_hu)
+            prior_hu = self._uncorrected_where(self.certain, prior_hu)
             image = without_streaks(
                 self.uncorrected_hu, prior_hu, self.trace, self.projector, mu_water_per_mm=self.mu_water_per_mm
             )
@@ -212,20 +211,23 @@ class Correction:
 
     def prior_hu(self) -> Stack:
         """The prior of the network's image, HU; its card says whether tissue is processed and lost bone put back."""
-        if self._network_prior_hu is None:
+        return self._prior_and_bone()[0]
+
+    def _prior_and_bone(self) -> tuple[Stack, NDArray[np.bool_] | None]:
+        """The network's prior and the bone that was put back into it, None where that was not asked for."""
+        if self._network_prior is None:
             make = tissue_prior if self.use.prior == "tissue" else fill_from_ring
-            priors = np.stack([make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
+            prior_hu = np.stack([make(i, m) for i, m in zip(self.image("cnn"), self.metal, strict=True)])
+            bone = None
             if self.use.bone:
-                self._lost_bone = self._bone_lost_in(priors)
-            self._network_prior_hu = self._with_lost_bone(priors)
-        return self._network_prior_hu
+                slices = zip(self.uncorrected_hu, self.image("cnn"), prior_hu, self.metal, strict=True)
+                pixel_mm = self.projector.grid.pixel_mm
+                bone = np.stack([bone_beside_metal(*one, pixel_mm=pixel_mm) for one in slices])
+            self._network_prior = self._uncorrected_where(bone, prior_hu), bone
+        return self._network_prior
 
-    def _bone_lost_in(self, priors_hu: Stack) -> NDArray[np.bool_]:
-        slices = zip(self.uncorrected_hu, self.image("cnn"), priors_hu, self.metal, strict=True)
-        return np.stack([bone_beside_metal(*one, pixel_mm=self.projector.grid.pixel_mm) for one in slices])
-
-    def _with_lost_bone(self, image_hu: Stack) -> Stack:
-        return image_hu if self._lost_bone is None else np.where(self._lost_bone, self.uncorrected_hu, image_hu)
+    def _uncorrected_where(self, mask: NDArray[np.bool_] | None, image_hu: Stack) -> Stack:
+        return image_hu if mask is None else np.where(mask, self.uncorrected_hu, image_hu)
 
     def prior_of(self, method: str) -> Stack | None:
         """The prior image from which a method takes the rays of the trace, HU; None where it has none."""
@@ -244,10 +246,11 @@ class Correction:
         """The image of `cnn-mar`."""
         if self._result == "image":
             return self.image("cnn")
-        replaced = self.replace_with_prior(self.prior_hu())
+        prior_hu, bone = self._prior_and_bone()
+        replaced = self.replace_with_prior(prior_hu)
         if self._result == "replacement":
             return replaced
-        return np.float32(0.5) * (replaced + self._with_lost_bone(self.image("cnn")))
+        return np.float32(0.5) * (replaced + self._uncorrected_where(bone, self.image("cnn")))
 
     def _corrected_sinogram(self, method: str) -> Stack:
         if method == "li":
@@ -288,12 +291,9 @@ class Correction:
                 prior = np.where(seen, np.stack(list(images)), first)
         return prior, self.reconstruct(self._replaced(prior))
 
-    def _with_certain(self, prior_hu: Stack) -> Stack:
-        return prior_hu if self.certain is None else np.where(self.certain, self.uncorrected_hu, prior_hu)
-
     def _prior_sinogram(self, prior_hu: Stack) -> Stack:
         """Forward projection where it is needed: on the trace and on the bins beside it."""
-        prior_mu = hu_to_mu(self._with_certain(prior_hu), self.mu_water_per_mm)
+        prior_mu = hu_to_mu(self._uncorrected_where(self.certain, prior_hu), self.mu_water_per_mm)
         return self.projector.forward(prior_mu, rays=beside(self.trace))
 
     def _network_image(self) -> Stack:
