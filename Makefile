@@ -29,7 +29,7 @@ demo: setup
 	$(BIN)/ctmar demo --out $(DEMO_OUT) --overwrite
 
 test: setup
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 20
 
 lint: setup
 	$(BIN)/ruff check .

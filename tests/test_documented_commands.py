@@ -44,7 +44,8 @@ CLEAN = ("clean-series", "clean", "CLEAN-CT", "TRAINING-FOLDERS", "TEST-FOLDERS"
 WITH_THEIR_OWN = ("docs/other-mar-code.md",)
 """Documents whose code tests/test_documentation.py checks against our own results."""
 
-SHORT = {"--cases": "2", "--workers": "2", "--views": "60", "--bins": "230"}
+SHORT = {"--cases": "2", "--workers": "1", "--views": "60", "--bins": "230"}
+"""Workers of their own are tried in tests/ctmar/test_cluster.py and test_batch.py: two take half a minute to start."""
 SMALL_TRAINING = 'epochs = 1\npatches = 40\npatch = 32\nbatch_size = 8\npath = "both"\n'
 
 BY_HAND = ("pip", "make", ". .venv", "ctmar demo", "python -m benchmarks")
