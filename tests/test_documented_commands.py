@@ -45,7 +45,7 @@ WITH_THEIR_OWN = ("docs/other-mar-code.md",)
 """Documents whose code tests/test_documentation.py checks against our own results."""
 
 SHORT = {"--cases": "2", "--workers": "1", "--views": "60", "--bins": "230"}
-"""Workers of their own are tried in tests/ctmar/test_cluster.py and test_batch.py: two take half a minute to start."""
+"""`ctmar simulate` in one process: with workers of its own, half a minute to start, test_interruption.py runs it."""
 SMALL_TRAINING = 'epochs = 1\npatches = 40\npatch = 32\nbatch_size = 8\npath = "both"\n'
 
 BY_HAND = ("pip", "make", ". .venv", "ctmar demo", "python -m benchmarks")
@@ -114,10 +114,10 @@ def shortened(words):
     """The command with few cases and a small training; what it names stays."""
     words = [word.replace("$series", "SERIES").replace("$out", "OUT") for word in words]
     words = ["small-phantom" if word == "phantom" else word for word in words]
-    for option, value in SHORT.items():
+    for option, value in SHORT.items() if "simulate" in words else ():
         if option in words:
             words[words.index(option) + 1] = value
-        elif option != "--workers" and "simulate" in words and "--config" not in words:
+        elif option != "--workers" and "--config" not in words:
             words += [option, value]
     if "--scheduler" in words:  # a real one is lost and found in tests/ctmar/test_batch.py
         del words[words.index("--scheduler") : words.index("--scheduler") + 2]
