@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from skimage.restoration import denoise_tv_chambolle
 
-from ctmar.total_variation import tv_prior
+from ctmar.total_variation import chambolle, tv_prior
 
 NO_METAL = np.zeros((64, 64), bool)
 
@@ -12,6 +13,13 @@ def step(low=-100.0, high=300.0):
     image = np.full((64, 64), low, np.float32)
     image[:, 32:] = high
     return image
+
+
+@pytest.mark.parametrize(("shape", "iterations"), [((37, 53), 2), ((64, 41), 30), ((1, 9), 5), ((9, 1), 5)])
+def test_the_result_of_scikit_image(shape, iterations):
+    image = np.random.default_rng(0).normal(0.04, 0.2, shape)
+    expected = denoise_tv_chambolle(image, weight=0.1, eps=0, max_num_iter=iterations)
+    np.testing.assert_allclose(chambolle(image, weight=0.1, iterations=iterations), expected, atol=1e-6)
 
 
 def test_a_flat_image_stays_and_an_edge_keeps_its_place():
