@@ -123,6 +123,9 @@ class TrainingSettings:
         Share of the patches that are those with the largest error, in equal parts for every channel.
     validation_fraction
         Share of the patients (and of the patches) held back to choose the best weights.
+    validation_patients
+        Those who choose the best weights, in the place of a share that is drawn: a second stage validates on whom the
+        first has not learned from.
     seed
         What everything is drawn from.
     exclude_patients
@@ -163,6 +166,7 @@ class TrainingSettings:
     patches: int = 10_000
     hard_fraction: float = 0.6
     validation_fraction: float = 0.2
+    validation_patients: tuple[str, ...] = ()
     seed: int = 0
     exclude_patients: tuple[str, ...] = ()
     augmentation: AugmentationSettings = AugmentationSettings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +63,8 @@ def split_patients(
 def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
     """Split case files by patient, leaving out `settings.exclude_patients`.
 
+    `settings.validation_patients` are validated on where there are any, else a share that `split_patients` draws.
+
     The paper splits patches at random, so that overlapping ones are on both sides; a loss measured that way
     says little about the next patient. Where all cases are of one patient they are split by case, with a
     warning, and `Split.by` says so.
@@ -70,7 +72,7 @@ def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
     Raises
     ------
     NoUsableSeriesError
-        Where fewer than two cases remain.
+        Where fewer than two cases remain, or none to train or to validate on.
     UnsupportedInputError
         Where cases cannot be read and `settings.skip_damaged` does not leave them out.
     """
@@ -85,13 +87,16 @@ def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
         raise UnsupportedInputError(_what_is_damaged(damaged, len(cases)))
     for text in damaged:
         logger.warning("left out: %s", text)
-    for patient in sorted(set(settings.exclude_patients) - set(patient_of.values())):
-        logger.warning("exclude_patients names %r, of whom there is no case", patient)
+    for name in ("exclude_patients", "validation_patients"):
+        for patient in sorted(set(getattr(settings, name)) - set(patient_of.values())):
+            logger.warning("%s names %r, of whom there is no case", name, patient)
     groups = {case: name for case, name in patient_of.items() if name not in settings.exclude_patients}
     if len(groups) < 2:
         raise NoUsableSeriesError(
             f"{len(groups)} case(s) to train on: at least two are needed, one of them to validate with"
         )
+    if settings.validation_patients:
+        return _split(groups, patient_of, set(groups.values()) - set(settings.validation_patients), by="patient")
     by = "patient"
     if len(set(groups.values())) < 2:
         logger.warning("all cases are of one patient: validating on the same patient, so the loss is too good")
@@ -100,8 +105,16 @@ def split_cases(cases: Sequence[Path], settings: TrainingSettings) -> Split:
     train_groups, _ = split_patients(
         groups.values(), validation_fraction=settings.validation_fraction, seed=settings.seed
     )
+    return _split(groups, patient_of, set(train_groups), by=by)
+
+
+def _split(groups: Mapping[Path, str], patient_of: Mapping[Path, str], train_groups: Set[str], *, by: str) -> Split:
     train = tuple(case for case, group in groups.items() if group in train_groups)
     validation = tuple(case for case, group in groups.items() if group not in train_groups)
+    if not train or not validation:
+        raise NoUsableSeriesError(
+            f"{len(train)} case(s) to train on and {len(validation)} to validate on: at least one is needed of both"
+        )
     return Split(
         train=train,
         validation=validation,

@@ -295,6 +295,18 @@ def test_cases_of_a_patient_stay_together_and_excluded_ones_stay_out(tmp_path):
     assert {read_info(case).patient for case in split.validation} == set(split.validation_patients)
 
 
+def test_patients_to_validate_on_can_be_named(tmp_path, caplog):
+    cases = list_cases(write_toy_database(tmp_path, ("a", "b", "c", "a", "b", "c", "d")))
+    split = split_cases(cases, TrainingSettings(exclude_patients=("d",), validation_patients=("b", "typo")))
+    assert split.train_patients == ("a", "c")
+    assert split.validation_patients == ("b",)
+    assert len(split.train) == 4
+    assert "'typo'" in caplog.text
+    for nobody in ("typo", "d"):
+        with pytest.raises(NoUsableSeriesError, match="0 to validate on"):
+            split_cases(cases, TrainingSettings(exclude_patients=("d",), validation_patients=(nobody,)))
+
+
 def test_a_single_patient_is_split_by_case_with_a_warning(tmp_path, caplog):
     cases = list_cases(write_toy_database(tmp_path, ("a", "a", "a")))
     split = split_cases(cases, TrainingSettings(exclude_patients=("typo",)))
