@@ -66,7 +66,7 @@ class UseSettings:
         ``tissue``: the image goes through `ctmar.prior.tissue_prior`, as in the paper; ``image``: it is the prior.
     raw, dicom
         On each path: ``replacement``, the image whose metal trace comes from the prior, as in the paper; ``image``, the
-        network's image itself; or ``mean``, the mean of the two.
+        network's image itself; or ``mean``, the mean of the two (from images, the network's around the patient).
     bone
         Whether bone beside metal that the prior has lost is put back into it, see `ctmar.bone`; the paper does not.
     """

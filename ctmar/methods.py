@@ -26,7 +26,7 @@ from ctmar.nmar import nmar_prior, normalized_interpolation
 from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
 from ctmar.segmentation import beside, dilate, metal_path_mm, metal_trace
-from ctmar.streaks import field_of_view, without_streaks
+from ctmar.streaks import field_of_view, share_of_network, without_streaks
 from ctmar.total_variation import WEIGHTS_HU, tv_prior
 from data_sim.kernels import thread_count
 from data_sim.projection import Projector
@@ -250,7 +250,10 @@ class Correction:
         replaced = self.replace_with_prior(prior_hu)
         if self._result == "replacement":
             return replaced
-        return np.float32(0.5) * (replaced + self._uncorrected_where(bone, self.image("cnn")))
+        image = self._uncorrected_where(bone, self.image("cnn"))
+        pixel_mm = self.projector.grid.pixel_mm
+        share = share_of_network(image, pixel_mm=pixel_mm) if self.reprojected else np.float32(0.5)
+        return replaced + share * (image - replaced)
 
     def _corrected_sinogram(self, method: str) -> Stack:
         if method == "li":

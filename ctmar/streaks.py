@@ -19,8 +19,10 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from ctmar.interpolation import interpolate_trace
+from ctmar.metrics import body_mask
 from ctmar.segmentation import beside
 from data_sim.projection import Projector
 from data_sim.scanner import STORED_HU
@@ -33,6 +35,9 @@ _WINDOW = "hann"
 
 _STREAK_HU = 50.0
 """Pixels that are cut off without a streak of this size are air or metal."""
+
+_AROUND_MM = 2.0
+"""Air from here on is around the patient, clear of the blur of the skin."""
 
 Stack = NDArray[np.float32]
 
@@ -80,6 +85,24 @@ def without_streaks(
         streaks_hu = np.where(seen, projector.fbp(errors, window=_WINDOW) * hu, 0)
     unknown = (dark | bright) & (np.abs(streaks_hu) > _STREAK_HU)
     return np.where(unknown, prior_hu, image_hu - streaks_hu)
+
+
+def share_of_network(image_hu: Stack, *, pixel_mm: float) -> Stack:
+    """How much of a network's image goes into the mean with `without_streaks`: half in the patient, all around him.
+
+    In the air there is no detail to keep, and what is left of the streaks is seen best.
+
+    Parameters
+    ----------
+    image_hu : float32 (slices, rows, cols)
+        The network's, HU.
+
+    Returns
+    -------
+    float32, same shape: 0.5 or 1
+    """
+    distance_px = np.stack([ndimage.distance_transform_edt(~body_mask(image)) for image in image_hu])
+    return np.where(distance_px * pixel_mm > _AROUND_MM, np.float32(1), np.float32(0.5))
 
 
 def field_of_view(projector: Projector) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 from scipy.ndimage import binary_dilation
 
 from ctmar.config import UseSettings
@@ -295,7 +296,12 @@ def test_the_mean_of_image_and_replacement_may_be_the_result(hip, path):
     replaced = getattr(hip, path)(restorer=oracle).image("cnn-mar")
     oracle.use = UseSettings(**{path: "mean"})
     correction = getattr(hip, path)(restorer=oracle)
-    np.testing.assert_allclose(correction.image("cnn-mar"), (replaced + correction.image("cnn")) / 2, atol=0.01)
+    mean, network = correction.image("cnn-mar")[0], correction.image("cnn")[0]
+    body = ndimage.binary_fill_holes(hip.truth_hu[0] > -300)
+    inside = ~dilate(~body, 2)
+    np.testing.assert_allclose(mean[inside], ((replaced[0] + network) / 2)[inside], atol=0.01)
+    around = network if path == "dicom" else (replaced[0] + network) / 2  # there it shows the fewest streaks
+    np.testing.assert_allclose(mean[~dilate(body, 3)], around[~dilate(body, 3)], atol=0.01)
     assert correction.prior_of("cnn-mar") is not None
 
 
