@@ -32,9 +32,9 @@ NMAR2 makes there in heads and spines with titanium, where it loses detail and t
 OVERWHELMING_STREAKS_HU = 60.0
 """Removed streaks far beyond this let the whole change in: a share of it would leave lines of both images."""
 
-FAINT_STREAKS_HU = 6.0
-"""Where this is removed (root mean square), half of the change is left out, and more where less is: it is noise rather
-than streaks that the change takes away, as where the mask is wrong."""
+FAINT_STREAKS_HU = 14.0
+"""Where this is removed (root mean square), half of the change is left out, and nearly all where half of it is: it is
+noise rather than streaks that the change takes away, as where the mask is wrong."""
 
 SEVERE_HU = 80.0
 """Where soft tissue changes by this (root mean square), half of the change goes in as it is: streaks are so large."""
@@ -155,7 +155,7 @@ def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_m
     softness = ndimage.gaussian_filter(soft.astype(np.float32), BANDS_MM[0] / pixel_mm)
     trust = softness + (1 - softness) * removed / (removed + STRONG_STREAKS_HU**2)
     judged = weight / (weight + np.float32(_LITTLE_TISSUE))
-    beyond_noise = 1 - judged * np.float32(FAINT_STREAKS_HU**2) / (removed + np.float32(FAINT_STREAKS_HU**2))
+    beyond_noise = 1 - judged * np.float32(FAINT_STREAKS_HU**4) / (removed**2 + np.float32(FAINT_STREAKS_HU**4))
     trust, least, change = trust * beyond_noise, least * beyond_noise, change * beyond_noise
     least = np.maximum(least, removed**2 / (removed**2 + np.float32(OVERWHELMING_STREAKS_HU**4)))
     weighted = [np.maximum(share * trust, least) * band for share, band in zip(shares, bands, strict=True)]
