@@ -211,7 +211,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--unseen", action="store_true")
     arguments = parser.parse_args(argv)
     network = NetworkRestorer(device="cpu")
-    seen = {*network.card.data["patients_trained"], *network.card.data["patients_validated"]}
+    seen = set(network.card.patients_seen)
     for method in arguments.methods.split(","):
         restorer = network if method in NEEDS_NETWORK else None
         if arguments.what == "masks":

@@ -170,12 +170,11 @@ def shown_case(
 
 def trained_on(source: Path, card: ModelCard) -> list[str]:
     """Patients of a database that a model has seen in training or in choosing its weights."""
-    seen = {*card.data.get("patients_trained", ()), *card.data.get("patients_validated", ())}
     patients = set()
     for path in case_files(source):
         with suppress(UnsupportedInputError):  # `evaluate` has reported it
             patients.add(read_info(path).patient)
-    return sorted(patients & seen)
+    return sorted(patients & card.patients_seen)
 
 
 def _numbered(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -53,7 +53,8 @@ class ModelCard:
     settings
         The `TrainingSettings` it was trained with.
     data
-        Cases and patients (pseudonyms) trained on, validated on and held out.
+        Cases and patients (pseudonyms) trained on, validated on and held out, and those whom the weights that training
+        began with, or the model that this one refines, had seen before.
     metrics
         Losses, (1/cm)^2 per pixel.
     version, licence, date
@@ -76,6 +77,12 @@ class ModelCard:
     licence: str = ""
     date: str = ""
     sha256: str = ""
+
+    @property
+    def patients_seen(self) -> frozenset[str]:
+        """Patients who tell nothing about the model: learned from, or the weights were chosen by them."""
+        parts = ("patients_trained", "patients_validated", "patients_before")
+        return frozenset(patient for part in parts for patient in self.data.get(part, ()))
 
 
 def save_model(path: Path, network: nn.Module, card: ModelCard) -> ModelCard:

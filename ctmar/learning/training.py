@@ -315,6 +315,7 @@ def _write_settings(settings: TrainingSettings, folder: Path) -> None:
 
 
 def _provenance(split: Split, patches: Patches, checks: Patches, settings: TrainingSettings) -> dict[str, Any]:
+    before = [read_card(model_path(name)) for name in (settings.init, settings.after) if name]
     return {
         "split_by": split.by,
         "cases_trained": len(split.train),
@@ -323,5 +324,6 @@ def _provenance(split: Split, patches: Patches, checks: Patches, settings: Train
         "patches_validated": len(checks),
         "patients_trained": list(split.train_patients),
         "patients_validated": list(split.validation_patients),
+        "patients_before": sorted({patient for card in before for patient in card.patients_seen}),
         "patients_held_out": sorted(settings.exclude_patients),
     }

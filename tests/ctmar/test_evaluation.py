@@ -187,6 +187,7 @@ def test_patients_seen_in_training(database, tmp_path):
     assert trained_on(database, card()) == []
     assert trained_on(database, card(patients_trained=["p9"], patients_test=["p1"])) == []
     assert trained_on(database, card(patients_trained=["p2", "p9"], patients_validated=["p1"])) == ["p1", "p2"]
+    assert trained_on(database, card(patients_trained=["p2"], patients_before=["p1"])) == ["p1", "p2"]
     assert trained_on(database / "case-000001.h5", card(patients_trained=["p1", "p2"])) == ["p1"]
     write_toy_database(tmp_path, ("p1",))
     (tmp_path / "broken.h5").write_bytes(b"no case")

@@ -42,8 +42,7 @@ def hips():
 def test_ordering_of_the_methods(hips):
     images_hu, implants, grid, patient = hips
     restorer = NetworkRestorer(device="cpu")
-    data = restorer.card.data
-    assert patient not in {*data["patients_trained"], *data["patients_validated"]}
+    assert patient not in restorer.card.patients_seen
 
     geometry = FanArc()
     rngs = [np.random.default_rng(k) for k in range(len(implants))]

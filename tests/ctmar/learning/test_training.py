@@ -386,6 +386,9 @@ def test_a_training_begins_with_the_weights_of_another(database, tmp_path):
     first, second = (load_model(tmp_path / f"{name}.safetensors")[0] for name in ("first", "second"))
     for a, b in zip(first.parameters(), second.parameters(), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-7)
+    cards = [read_card(tmp_path / f"{name}.safetensors") for name in ("first", "second")]
+    assert cards[0].data["patients_before"] == []
+    assert set(cards[1].data["patients_before"]) == cards[0].patients_seen == {"p1", "p2", "p3", "p4"}
     with pytest.raises(UsageError, match="begin with a model only of its own architecture"):
         train([database], tmp_path / "third.safetensors", replace(SMALL, init=str(out)), device="cpu")
 
