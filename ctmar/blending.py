@@ -32,7 +32,7 @@ NMAR2 makes there in heads and spines with titanium, where it loses detail and t
 OVERWHELMING_STREAKS_HU = 60.0
 """Removed streaks far beyond this let the whole change in: a share of it would leave lines of both images."""
 
-FAINT_STREAKS_HU = 14.0
+FAINT_STREAKS_HU = 10.0
 """Where this is removed (root mean square), half of the change is left out, and nearly all where half of it is: it is
 noise rather than streaks that the change takes away, as where the mask is wrong."""
 
