@@ -53,8 +53,8 @@ def chambolle(image: NDArray[np.float32], *, weight: float, iterations: int) -> 
     """The image so many steps towards the minimum of ``|x - image|^2 / 2 + weight TV(x)``.
 
     A. Chambolle, "An algorithm for total variation minimization and applications", J. Math. Imaging Vis. 20:89-97,
-    2004, equation 9 with steps of 1/4. The result is that of scikit-image's ``denoise_tv_chambolle``, in a tenth to a seventh of
-    the time (`python -m benchmarks.total_variation`).
+    2004, equation 9 with steps of 1/4. The result is that of scikit-image's ``denoise_tv_chambolle``, in a seventh of
+    the time or less (`python -m benchmarks.total_variation`).
 
     Parameters
     ----------
