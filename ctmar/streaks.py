@@ -19,11 +19,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from ctmar.interpolation import interpolate_trace
 from ctmar.metrics import body_mask
 from ctmar.segmentation import beside
+from data_sim.morphology import grown
 from data_sim.projection import Projector
 from data_sim.scanner import STORED_HU
 
@@ -101,8 +101,8 @@ def share_of_network(image_hu: Stack, *, pixel_mm: float) -> Stack:
     -------
     float32, same shape: 0.5 or 1
     """
-    distance_px = np.stack([ndimage.distance_transform_edt(~body_mask(image)) for image in image_hu])
-    return np.where(distance_px * pixel_mm > _AROUND_MM, np.float32(1), np.float32(0.5))
+    patient = np.stack([grown(body_mask(image), _AROUND_MM, pixel_mm) for image in image_hu])
+    return np.where(patient, np.float32(0.5), np.float32(1))
 
 
 def field_of_view(projector: Projector) -> NDArray[np.bool_]:

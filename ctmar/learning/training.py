@@ -151,6 +151,7 @@ class _Run:
         if settings.init:
             network.load_state_dict(_weights_of(settings))
         self._after = read_card(model_path(settings.after)) if settings.after else None
+        self._seen_before = _seen_before(settings)  # now: the files may be others when this training ends
         self._stepper = Stepper(network, settings, team)
         self._identity = identity_of(settings, (patches.digest, checks.digest))
         self._state = State()
@@ -270,11 +271,24 @@ class _Run:
             after=model_path(settings.after).stem if self._after else "",
             after_sha256=self._after.sha256 if self._after else "",
             settings=asdict(settings),
-            data=_provenance(split, self._patches, self._checks, settings) if split else {},
+            data=self._provenance(split) if split else {},
             metrics=metrics,
             version=__version__,
             date=datetime.now(UTC).date().isoformat(),
         )
+
+    def _provenance(self, split: Split) -> dict[str, Any]:
+        return {
+            "split_by": split.by,
+            "cases_trained": len(split.train),
+            "cases_validated": len(split.validation),
+            "patches_trained": len(self._patches),
+            "patches_validated": len(self._checks),
+            "patients_trained": list(split.train_patients),
+            "patients_validated": list(split.validation_patients),
+            "patients_before": self._seen_before,
+            "patients_held_out": sorted(self._settings.exclude_patients),
+        }
 
 
 def _weights_of(settings: TrainingSettings) -> dict[str, torch.Tensor]:
@@ -314,16 +328,7 @@ def _write_settings(settings: TrainingSettings, folder: Path) -> None:
         partial.write_text(tomli_w.dumps(values), encoding="utf-8")
 
 
-def _provenance(split: Split, patches: Patches, checks: Patches, settings: TrainingSettings) -> dict[str, Any]:
+def _seen_before(settings: TrainingSettings) -> list[str]:
+    """Patients of the models that a training begins with or refines."""
     before = [read_card(model_path(name)) for name in (settings.init, settings.after) if name]
-    return {
-        "split_by": split.by,
-        "cases_trained": len(split.train),
-        "cases_validated": len(split.validation),
-        "patches_trained": len(patches),
-        "patches_validated": len(checks),
-        "patients_trained": list(split.train_patients),
-        "patients_validated": list(split.validation_patients),
-        "patients_before": sorted({patient for card in before for patient in card.patients_seen}),
-        "patients_held_out": sorted(settings.exclude_patients),
-    }
+    return sorted({patient for card in before for patient in card.patients_seen})

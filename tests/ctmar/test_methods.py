@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage
-from scipy.ndimage import binary_dilation
+from scipy.ndimage import binary_dilation, binary_fill_holes
 
 from ctmar.config import UseSettings
 from ctmar.interpolation import interpolate_trace
@@ -297,7 +296,7 @@ def test_the_mean_of_image_and_replacement_may_be_the_result(hip, path):
     oracle.use = UseSettings(**{path: "mean"})
     correction = getattr(hip, path)(restorer=oracle)
     mean, network = correction.image("cnn-mar")[0], correction.image("cnn")[0]
-    body = ndimage.binary_fill_holes(hip.truth_hu[0] > -300)
+    body = binary_fill_holes(hip.truth_hu[0] > -300)
     inside = ~dilate(~body, 2)
     np.testing.assert_allclose(mean[inside], ((replaced[0] + network) / 2)[inside], atol=0.01)
     around = network if path == "dicom" else (replaced[0] + network) / 2  # there it shows the fewest streaks
