@@ -90,9 +90,9 @@ class TrainingSettings:
     init
         Model, by name or path, whose weights to begin with instead of new ones; "" for new ones.
     after
-        With 7 channels: the model, by name or path, whose result the network refines.
+        With 8 channels: the model, by name or path, whose result the network refines.
     channels
-        2, 3, 5, 6 or 7 inputs, see `ctmar.network.CHANNELS`.
+        2, 3, 5, 6, 7 or 8 inputs, see `ctmar.network.CHANNELS`.
     path
         Which images of the case files to learn from: ``raw`` (from the scanner's raw data), ``dicom``
         (from the stored image, projected again), or ``both``.
@@ -147,7 +147,7 @@ class TrainingSettings:
     arch: str = "cnn"
     init: str = ""
     after: str = ""
-    channels: Literal[2, 3, 5, 6, 7] = 3
+    channels: Literal[2, 3, 5, 6, 7, 8] = 3
     path: Literal["raw", "dicom", "both"] = "both"
     epochs: int = 60
     batch_size: int = 16
@@ -205,7 +205,7 @@ class TrainingSettings:
         return DEFAULT_LR[self.optimiser] if self.lr is None else self.lr
 
 
-WITH_FIRST = 7
+WITH_FIRST = 8
 """Channels of a network that refines the result of another."""
 
 DEFAULT_LR: Mapping[str, float] = types.MappingProxyType({"adam": 2e-3, "sgd": 0.02})

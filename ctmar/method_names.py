@@ -17,7 +17,7 @@ from ctmar.errors import CtmarError, UsageError
 if TYPE_CHECKING:
     from ctmar.methods import Correction
 
-METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "tv", "cnn", "cnn-mar")
+METHODS = ("uncorrected", "bhc", "li", "nmar1", "nmar2", "tv", "ebhc", "cnn", "cnn-mar")
 """In the order of the paper's tables, with our own before the networks."""
 
 DEFAULT_METHOD = "cnn-mar"

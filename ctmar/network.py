@@ -21,7 +21,8 @@ CHANNELS: Mapping[int, tuple[str, ...]] = MappingProxyType(
         3: ("uncorrected", "bhc", "li"),
         5: ("uncorrected", "bhc", "li", "nmar1", "nmar2"),
         6: ("metal", "uncorrected", "bhc", "li", "nmar2", "tv"),
-        7: ("metal", "uncorrected", "bhc", "li", "nmar2", "tv", "cnn-mar"),
+        7: ("metal", "uncorrected", "bhc", "li", "nmar2", "tv", "ebhc"),
+        8: ("metal", "uncorrected", "bhc", "li", "nmar2", "tv", "ebhc", "cnn-mar"),
     }
 )
 """Names of the input images for each number of channels: Zhang & Yu 2018, table 3; the metal and the best

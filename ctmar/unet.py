@@ -8,6 +8,7 @@ costs no detail. No normalisation layers: they would make the HU of a place depe
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -86,6 +87,23 @@ class ResidualUNet(nn.Module):
             folded = _FOLD**2
             last = (self.images - 1) * folded
             self.tail.bias[last : last + folded] = _LEAD  # type: ignore[index]
+
+
+def seeing_another_image(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a `ResidualUNet`, for one that sees one more image, the last.
+
+    It gives what the narrower one gives, with a share of the new image that is no larger than any untrained one's:
+    what it looks like has no influence yet.
+    """
+    head, tail, bias = weights["head.weight"], weights["tail.weight"], weights["tail.bias"]
+    folded = _FOLD**2
+    unseen = head.new_zeros((len(head), folded, *head.shape[2:]))
+    return {
+        **weights,
+        "head.weight": torch.cat([head, unseen], dim=1),
+        "tail.weight": torch.cat([tail[:-folded], torch.zeros_like(tail[:folded]), tail[-folded:]]),
+        "tail.bias": torch.cat([bias[:-folded], torch.zeros_like(bias[:folded]), bias[-folded:]]),
+    }
 
 
 class _Block(nn.Module):

@@ -42,6 +42,7 @@ from ctmar.learning.store import shared_patches
 from ctmar.learning.validation import Channel, Scores, rmse_columns, validate
 from ctmar.network import ARCHITECTURES, CHANNELS, untrained
 from ctmar.network_input import image_names
+from ctmar.unet import seeing_another_image
 from ctmar.weights import ModelCard, load_model, model_path, read_card, save_model
 
 logger = logging.getLogger(__name__)
@@ -299,10 +300,13 @@ def _weights_of(settings: TrainingSettings) -> dict[str, torch.Tensor]:
     ModelError
         Where it cannot be read.
     UsageError
-        Where it is of another architecture or sees other channels.
+        Where it is of another architecture or sees other channels; a U-Net may see one more, the last.
     """
     begun, card = load_model(settings.init)
-    if (card.arch, card.channels) != (settings.arch, CHANNELS[settings.channels]):
+    names = CHANNELS[settings.channels]
+    if card.arch == settings.arch == "unet" and card.channels == names[:-1]:
+        return seeing_another_image(begun.state_dict())
+    if (card.arch, card.channels) != (settings.arch, names):
         raise UsageError(
             f"{settings.init} is a {card.arch!r} network of {', '.join(card.channels)}:"
             " a training can begin with a model only of its own architecture and channels."

@@ -413,3 +413,21 @@ def test_a_second_network_is_trained_on_what_the_first_makes(database, tmp_path)
     for wrong in ({"channels": 7}, {"after": "default"}):
         with pytest.raises(ValueError, match="need a first model"):
             replace(SMALL, **wrong)
+
+
+def test_a_second_network_begins_as_the_first(database, tmp_path):
+    with_tv(database)
+    first = tmp_path / "first.safetensors"
+    train([database], first, UNET, device="cpu")
+    settings = replace(UNET, channels=7, after=str(first), init=str(first), lr=1e-12)
+    train([database], tmp_path / "second.safetensors", settings, device="cpu")
+    networks = [load_model(path)[0] for path in (first, tmp_path / "second.safetensors")]
+    images = 0.2 * torch.rand(1, 6, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        before = networks[0](images)
+        same, other = (networks[1](torch.cat([images, before + shift], dim=1)) - before for shift in (0, 0.01))
+    # a share of the new image, no larger than that of the images that nothing was known of, and nothing else of it
+    assert 0 < float((other - same).max()) < 0.01 / 3
+    assert float(same.abs().max()) < float((before - images[:, 1:]).abs().max()) / 3
+    with pytest.raises(UsageError, match="begin with a model only of its own architecture"):
+        train([database], tmp_path / "third.safetensors", replace(settings, arch="cnn"), device="cpu")
