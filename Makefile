@@ -28,8 +28,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 demo: setup
 	$(BIN)/ctmar demo --out $(DEMO_OUT) --overwrite
 
+# one thread of torch in every test process: with more, they wait for each other's cores longer than they work
 test: setup
-	$(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 20
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(TEST_PROCESSES) --dist worksteal --durations 20
 
 lint: setup
 	$(BIN)/ruff check .

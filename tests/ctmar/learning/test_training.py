@@ -369,16 +369,16 @@ UNET = replace(
 )
 
 
-def with_tv(database):
-    """The cases with an image by TV, which the toy database does not have."""
+def with_all(database):
+    """The cases with images by TV and EBHC, which the toy database does not have."""
     for path in list_cases(database):
         case = read_case(path)
-        images, dicom_images = ({**of, "tv": of["nmar2"]} for of in (case.images, case.dicom_images))
+        images, dicom_images = ({**of, "tv": of["nmar2"], "ebhc": of["bhc"]} for of in (case.images, case.dicom_images))
         write_case(path, replace(case, images=images, dicom_images=dicom_images))
 
 
 def test_a_training_begins_with_the_weights_of_another(database, tmp_path):
-    with_tv(database)
+    with_all(database)
     out = tmp_path / "first.safetensors"
     train([database], out, UNET, device="cpu")
     settings = replace(UNET, init=str(out), lr=1e-12)
@@ -403,25 +403,25 @@ def test_cases_of_several_databases_are_learned_from(database, tmp_path):
 
 
 def test_a_second_network_is_trained_on_what_the_first_makes(database, tmp_path):
-    with_tv(database)
+    with_all(database)
     train([database], tmp_path / "first.safetensors", replace(SMALL, epochs=1), device="cpu")
-    settings = replace(UNET, channels=7, after=str(tmp_path / "first.safetensors"))
+    settings = replace(UNET, channels=8, after=str(tmp_path / "first.safetensors"))
     card = train([database], tmp_path / "second.safetensors", settings, device="cpu")
     assert (card.after, card.after_sha256) == ("first", read_card(tmp_path / "first.safetensors").sha256)
     assert "cnn-mar" in card.metrics["validation_of_inputs"]
     assert NetworkRestorer(tmp_path / "second.safetensors", device="cpu").first is not None
-    for wrong in ({"channels": 7}, {"after": "default"}):
+    for wrong in ({"channels": 8}, {"after": "default"}):
         with pytest.raises(ValueError, match="need a first model"):
             replace(SMALL, **wrong)
 
 
-def test_a_second_network_begins_as_the_first(database, tmp_path):
-    with_tv(database)
-    first = tmp_path / "first.safetensors"
+def test_a_network_that_sees_another_image_begins_as_before(database, tmp_path):
+    with_all(database)
+    first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     train([database], first, UNET, device="cpu")
-    settings = replace(UNET, channels=7, after=str(first), init=str(first), lr=1e-12)
-    train([database], tmp_path / "second.safetensors", settings, device="cpu")
-    networks = [load_model(path)[0] for path in (first, tmp_path / "second.safetensors")]
+    settings = replace(UNET, channels=7, init=str(first), lr=1e-12)
+    train([database], second, settings, device="cpu")
+    networks = [load_model(path)[0] for path in (first, second)]
     images = 0.2 * torch.rand(1, 6, 64, 64, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
         before = networks[0](images)
