@@ -17,12 +17,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from ctmar.beam_hardening import EDGE_MM, correct_beam_hardening, fit_hardening, hardening_terms
+from ctmar.beam_hardening import correct_beam_hardening
 from ctmar.bone import bone_beside_metal
 from ctmar.config import UseSettings
+from ctmar.ebhc import straightened
 from ctmar.interpolation import interpolate_trace
 from ctmar.method_names import is_own, known_methods, needs_network, own_images
-from ctmar.metrics import body_mask
 from ctmar.nmar import nmar_prior, normalized_interpolation
 from ctmar.prior import fill_from_ring, tissue_prior
 from ctmar.replacement import insert_metal, replace_trace
@@ -30,7 +30,6 @@ from ctmar.segmentation import beside, dilate, metal_path_mm, metal_trace
 from ctmar.streaks import field_of_view, share_of_network, without_streaks
 from ctmar.total_variation import WEIGHTS_HU, tv_prior
 from data_sim.kernels import thread_count
-from data_sim.morphology import grown
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL, STORED_HU
 from data_sim.units import hu_to_mu, mu_to_hu
@@ -187,7 +186,7 @@ class Correction:
             elif method == "tv":
                 image = self._tv[1]
             elif method == "ebhc":
-                image = self._empirical()
+                image = self._ebhc()
             else:
                 image = self.reconstruct(self._corrected_sinogram(method))
             self._images[method] = insert_metal(image, self.uncorrected_hu, self.metal)
@@ -298,20 +297,15 @@ class Correction:
                 prior = np.where(seen, np.stack(list(images)), first)
         return prior, self.reconstruct(self._replaced(prior))
 
-    def _empirical(self) -> Stack:
-        """EBHC with the image of TV as target, which also is the image where the metal's edge blurs."""
-        target_hu = np.stack([fill_from_ring(i, m) for i, m in zip(self.image("tv"), self.metal, strict=True)])
-        tissue = self._prior_sinogram(target_hu)
-        seen = field_of_view(self.projector)
-        images = []
-        for index, (image_hu, metal) in enumerate(zip(self.uncorrected_hu, self.metal, strict=True)):
-            terms = self.projector.fbp(hardening_terms(self.path_mm[index], tissue[index]), window=KERNEL)
-            edge = grown(metal, EDGE_MM, self.projector.grid.pixel_mm)
-            shown = (image_hu > STORED_HU[0]) & (image_hu < STORED_HU[1])  # else a scanner has cut the streak off
-            where = body_mask(target_hu[index]) & ~edge & seen & (shown | (not self.reprojected))
-            corrected = fit_hardening(image_hu, target_hu[index], terms, where)
-            images.append(np.where(edge | ~seen, target_hu[index], corrected))
-        return np.stack(images)
+    def _ebhc(self) -> Stack:
+        """EBHC with the image of TV as target."""
+        target_hu = self.image("tv")
+        filled = np.stack([fill_from_ring(i, m) for i, m in zip(target_hu, self.metal, strict=True)])
+        tissue = self._prior_sinogram(np.where(field_of_view(self.projector), filled, self.uncorrected_hu))
+        # the kernel that made the image; a stored one's is not known, and is not in the terms as in a reprojection
+        window = KERNEL if self.reprojected else self.window
+        parts = (self.uncorrected_hu, target_hu, self.metal, self.path_mm, tissue, self.projector)
+        return straightened(*parts, window=window, cut=self.reprojected, left_out=self.certain)
 
     def _prior_sinogram(self, prior_hu: Stack) -> Stack:
         """Forward projection where it is needed: on the trace and on the bins beside it."""

@@ -33,7 +33,7 @@ STEPS = 8
 _WINDOW = "hann"
 """Of the reconstruction; with the bare ramp, pixels that are coarse beside the bins make the steps diverge."""
 
-_STREAK_HU = 50.0
+STREAK_HU = 50.0
 """Pixels that are cut off without a streak of this size are air or metal."""
 
 _AROUND_MM = 2.0
@@ -72,9 +72,7 @@ def without_streaks(
     hu = np.float32(1000 / mu_water_per_mm)
     seen, rays = field_of_view(projector), beside(trace)
     errors = np.zeros(trace.shape, np.float32)
-    # a scanner that cuts off elsewhere (air at -1000 HU, say) shows it by its extremes; else those are a pixel or two
-    lowest, highest = image_hu.min(axis=(1, 2), keepdims=True), image_hu.max(axis=(1, 2), keepdims=True)
-    dark, bright = image_hu <= np.maximum(lowest, STORED_HU[0]), image_hu >= np.minimum(highest, STORED_HU[1])
+    dark, bright = cut_off(image_hu)
     streaks_hu = np.zeros_like(image_hu)
     for _ in range(steps):
         left_hu = image_hu - streaks_hu - prior_hu
@@ -83,8 +81,17 @@ def without_streaks(
         errors += np.where(trace, left - interpolate_trace(left, trace), 0)
         # outside of the field of view a reconstruction means nothing, and would grow with every step
         streaks_hu = np.where(seen, projector.fbp(errors, window=_WINDOW) * hu, 0)
-    unknown = (dark | bright) & (np.abs(streaks_hu) > _STREAK_HU)
+    unknown = (dark | bright) & (np.abs(streaks_hu) > STREAK_HU)
     return np.where(unknown, prior_hu, image_hu - streaks_hu)
+
+
+def cut_off(image_hu: Stack) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Where a 12-bit scanner has cut an image (..., rows, cols) off, below and above.
+
+    One that cuts off elsewhere (air at -1000 HU, say) shows it by the image's extremes; else those are a pixel or two.
+    """
+    lowest, highest = (extreme(image_hu, axis=(-2, -1), keepdims=True) for extreme in (np.min, np.max))
+    return image_hu <= np.maximum(lowest, STORED_HU[0]), image_hu >= np.minimum(highest, STORED_HU[1])
 
 
 def share_of_network(image_hu: Stack, *, pixel_mm: float) -> Stack:

@@ -92,8 +92,8 @@ class ResidualUNet(nn.Module):
 def seeing_another_image(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The weights of a `ResidualUNet`, for one that sees one more image, the last.
 
-    It gives what the narrower one gives, with a share of the new image that is no larger than any untrained one's:
-    what it looks like has no influence yet.
+    It goes on as the narrower one, but for a share of the new image that is small where others have been learned to be
+    right; in the rest of the network what it shows has no influence yet.
     """
     head, tail, bias = weights["head.weight"], weights["tail.weight"], weights["tail.bias"]
     folded = _FOLD**2

@@ -40,7 +40,9 @@ def correct(
     out: Annotated[Path, typer.Option(help="Folder for the corrected series; or the .nii.gz or case file to write.")],
     method: Annotated[
         str | None,
-        typer.Option(help="uncorrected, bhc, li, nmar1, nmar2, tv, ebhc, cnn or cnn-mar [cnn-mar].", autocompletion=methods),
+        typer.Option(
+            help="uncorrected, bhc, li, nmar1, nmar2, tv, ebhc, cnn or cnn-mar [cnn-mar].", autocompletion=methods
+        ),
     ] = None,
     model: Annotated[
         str, typer.Option(help="Name of a shipped model, or a .safetensors file.", autocompletion=models)

@@ -14,7 +14,9 @@ def train(
     databases: Annotated[list[Path], typer.Argument(help="Folders made by ctmar simulate.")],
     out: Annotated[Path, typer.Option(help="Weights to write, .safetensors; the card is put beside them.")],
     arch: Annotated[str | None, typer.Option(help="cnn (the paper's) or unet [cnn].")] = None,
-    channels: Annotated[int | None, typer.Option(help="2, 3 or 5 input images; 6: with metal and TV [3].")] = None,
+    channels: Annotated[
+        int | None, typer.Option(help="2, 3 or 5 input images; 6: with metal and TV; 7: and EBHC [3].")
+    ] = None,
     path: Annotated[str | None, typer.Option(help="raw, dicom or both [both].")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the patches [60].")] = None,
     patches: Annotated[int | None, typer.Option(help="Patches to learn from and to validate on [10000].")] = None,

@@ -300,7 +300,8 @@ def _weights_of(settings: TrainingSettings) -> dict[str, torch.Tensor]:
     ModelError
         Where it cannot be read.
     UsageError
-        Where it is of another architecture or sees other channels; a U-Net may see one more, the last.
+        Where it is of another architecture or sees other channels; but a U-Net may begin with one that lacks its last
+        image.
     """
     begun, card = load_model(settings.init)
     names = CHANNELS[settings.channels]
@@ -309,7 +310,8 @@ def _weights_of(settings: TrainingSettings) -> dict[str, torch.Tensor]:
     if (card.arch, card.channels) != (settings.arch, names):
         raise UsageError(
             f"{settings.init} is a {card.arch!r} network of {', '.join(card.channels)}:"
-            " a training can begin with a model only of its own architecture and channels."
+            " a training can begin with a model only of its own architecture and channels;"
+            " a U-Net may see one more image, the last."
         )
     return begun.state_dict()
 

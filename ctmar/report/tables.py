@@ -13,8 +13,8 @@ from ctmar.statistics import GROUPS, group_means
 Row = Mapping[str, Any]
 
 LABELS = {
-    "uncorrected": "Uncorrected", "bhc": "BHC", "li": "LI", "nmar1": "NMAR1", "nmar2": "NMAR2", "tv": "TV", "ebhc": "EBHC",
-    "cnn": "CNN", "cnn-mar": "CNN-MAR", "cnn-mar-blended": "CNN-MAR, blended", "limit": "limit",
+    "uncorrected": "Uncorrected", "bhc": "BHC", "li": "LI", "nmar1": "NMAR1", "nmar2": "NMAR2", "tv": "TV",
+    "ebhc": "EBHC", "cnn": "CNN", "cnn-mar": "CNN-MAR", "cnn-mar-blended": "CNN-MAR, blended", "limit": "limit",
 }  # fmt: skip
 
 _PATHS = {"raw": "From raw data", "dicom": "From images alone"}

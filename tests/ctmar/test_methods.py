@@ -193,7 +193,7 @@ def test_a_stack_gives_what_its_slices_give(hip):
         mu_water_per_mm=MU_WATER_PER_MM,
     )
     alone = hip.raw()
-    for name in CLASSICAL:
+    for name in (*CLASSICAL, "ebhc"):
         together = stack.image(name)
         np.testing.assert_allclose(together[:1], alone.image(name), atol=0.05)
         np.testing.assert_array_equal(together[1:2], s.reference_hu)
@@ -229,7 +229,7 @@ def test_what_fills_the_trace_is_told(hip):
         prior = correction.prior_of(method)
         assert prior.shape == hip.scan.metal.shape
         assert np.abs(prior[hip.scan.metal]).max() < 1000  # no metal in it
-    assert correction.prior_of("li") is correction.prior_of("cnn") is correction.prior_of("bhc") is None
+    assert correction.prior_of("li") is correction.prior_of("cnn") is correction.prior_of("ebhc") is None
     correction.restorer.use = UseSettings(raw="image")
     assert hip.raw(restorer=correction.restorer).prior_of("cnn-mar") is None
 
@@ -357,7 +357,7 @@ def test_stacks_that_do_not_belong_together(hip):
             Correction(sinogram, image, metal, hip.projector, mu_water_per_mm=MU_WATER_PER_MM)
 
 
-def test_tv_does_not_grow_where_the_scan_does_not_see_the_patient():
+def test_nothing_grows_where_the_scan_does_not_see_the_patient():
     """Raw data of a narrow fan: outside of it reconstructions mean nothing, and eight rounds would make it 2700 HU."""
     grid = ImageGrid(144, 144, 2.9)
     geometry = FanArc(views=180, bins=230)
@@ -381,9 +381,38 @@ def test_tv_does_not_grow_where_the_scan_does_not_see_the_patient():
     seen = np.hypot(grid.x_mm(), grid.y_mm()[:, None]) < geometry.field_of_view_mm
     error = {
         name: np.sqrt(np.mean((correction.image(name)[0] - case.reference_hu)[seen & ~case.metal] ** 2))
-        for name in ("uncorrected", "tv")
+        for name in ("uncorrected", "tv", "ebhc")
     }
-    assert error["tv"] < 1.5 * error["uncorrected"]
+    assert max(error["tv"], error["ebhc"]) < 1.5 * error["uncorrected"]
+    np.testing.assert_array_equal(correction.image("ebhc")[0][~seen], case.uncorrected_hu[~seen])
+
+
+def test_ebhc_shows_its_target_beside_metal_and_where_the_scanner_has_cut_streaks_off(hip):
+    target_hu = hip.dicom().image("li")
+    correction = hip.dicom(known={"tv": target_hu})
+    image_hu = correction.image("ebhc")
+    beside = binary_dilation(hip.scan.metal[0]) & ~hip.scan.metal[0]
+    np.testing.assert_array_equal(image_hu[0][beside], target_hu[0][beside])
+    dark = (hip.scan.stored_hu[0] == -1024) & hip.roi
+    assert dark.sum() > 20
+    shown = image_hu[0][dark]
+    measured = np.abs(shown + 1024) <= 50.01
+    np.testing.assert_array_equal(shown[~measured], target_hu[0][dark][~measured])
+    assert not measured.all()
+
+
+def test_what_is_certain_does_not_count_in_the_fit(hip):
+    """Pixels beside the metal that are known to be right, such as enamel, are none that hardening has drawn."""
+    target = hip.dicom().image("nmar2")
+    certain = np.zeros_like(hip.scan.metal)
+    certain[0, 50:70, 60:70] = True
+    spoiled = target + 3000 * certain
+    elsewhere = hip.roi & ~certain[0]
+    for given, change in ((certain, 0.0), (None, 100.0)):
+        one, other = (hip.dicom(known={"tv": tv}, certain=given).image("ebhc")[0] for tv in (target, spoiled))
+        assert np.abs(one - other)[elsewhere].max() >= change
+        if given is not None:
+            np.testing.assert_allclose(one[elsewhere], other[elsewhere], atol=1e-3)
 
 
 @pytest.mark.parametrize("region", ["chest", "pelvis"])
