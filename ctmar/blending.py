@@ -13,6 +13,8 @@ whole slice, the more of it is taken as it is. Figures: docs/blending.md.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -62,7 +64,14 @@ _BRIGHTEST_HU, _LARGEST_HU = 1500.0, 200.0
 
 
 def blend(
-    before_hu: Image, after_hu: Image, metal: Mask, *, pixel_mm: float, strength: float = 1.0, adaptive: bool = True
+    before_hu: Image,
+    after_hu: Image,
+    metal: Mask,
+    *,
+    pixel_mm: float,
+    strength: float = 1.0,
+    adaptive: bool = True,
+    fallback_hu: Image | None = None,
 ) -> Image:
     """The image before a correction plus the part of the change that the image supports.
 
@@ -78,6 +87,9 @@ def blend(
         0 (nothing) to 1: factor of the change.
     adaptive
         False takes the change as it is, everywhere.
+    fallback_hu : float32, same shape
+        A more careful correction, HU: the change is judged beside it and what is not supported is left to it instead of
+        to the image before.
 
     Returns
     -------
@@ -88,19 +100,21 @@ def blend(
     ValueError
         Where shapes differ, `strength` is not within 0 to 1, or `pixel_mm` is not positive.
     """
-    if not before_hu.shape == after_hu.shape == metal.shape or before_hu.ndim not in (2, 3):
+    fallback_hu = before_hu if fallback_hu is None else fallback_hu
+    shapes = {image.shape for image in (before_hu, after_hu, metal, fallback_hu)}
+    if len(shapes) > 1 or before_hu.ndim not in (2, 3):
         raise ValueError(f"shapes differ: before {before_hu.shape}, after {after_hu.shape}, metal {metal.shape}")
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie within 0 to 1, not {strength}")
     if before_hu.ndim == 3:
-        stacks = zip(before_hu, after_hu, metal, strict=True)
-        return np.stack(
-            [blend(*images, pixel_mm=pixel_mm, strength=strength, adaptive=adaptive) for images in stacks]
-        ).astype(np.float32)
-    change = np.where(metal, np.float32(0), after_hu - before_hu).astype(np.float32)
+        stacks = zip(before_hu, after_hu, metal, fallback_hu, strict=True)
+        how: dict[str, Any] = {"pixel_mm": pixel_mm, "strength": strength, "adaptive": adaptive}
+        return np.stack([blend(*images, **how, fallback_hu=other) for *images, other in stacks]).astype(np.float32)
     if adaptive:
-        change = supported_change(before_hu, change, metal, pixel_mm=pixel_mm)
-    return np.where(metal, before_hu, before_hu + np.float32(strength) * change)
+        fallback_hu = np.where(metal, before_hu, fallback_hu)
+        change = np.where(metal, np.float32(0), after_hu - fallback_hu).astype(np.float32)
+        after_hu = fallback_hu + supported_change(fallback_hu, change, metal, pixel_mm=pixel_mm)
+    return np.where(metal, before_hu, before_hu + np.float32(strength) * (after_hu - before_hu))
 
 
 def supported_change(before_hu: Image, change_hu: Image, metal: Mask, *, pixel_mm: float) -> Image:

@@ -252,6 +252,7 @@ def path_images(
     }
     if DEFAULT_METHOD in computed:
         parts = (correction.uncorrected_hu, computed[DEFAULT_METHOD], correction.metal)
-        computed[BLENDED] = blend(*parts, pixel_mm=cases[0].grid.pixel_mm)
+        fallback_hu = correction.fallback_hu(DEFAULT_METHOD)
+        computed[BLENDED] = blend(*parts, pixel_mm=cases[0].grid.pixel_mm, fallback_hu=fallback_hu)
     reference_hu = np.stack([case.images["reference"] for case in cases])
     return {**computed, **varied, **images, LIMIT: correction.replace_with_prior(reference_hu)}

@@ -207,6 +207,11 @@ class Correction:
             image = self.reconstruct(self._replaced(prior_hu, normalized=normalized))
         return insert_metal(image, self.uncorrected_hu, self.metal)
 
+    def fallback_hu(self, method: str) -> Stack:
+        """What stays where a method's change is not supported: EBHC's image, where its network sees that."""
+        seen = self.restorer.channels if self.restorer and needs_network(method) else ()
+        return self.image("ebhc") if "ebhc" in seen else self.uncorrected_hu
+
     def reconstruct(self, corrected_sinogram: Stack) -> Stack:
         """Uncorrected image plus the reconstructed change of the sinogram, HU."""
         change = self.projector.fbp(corrected_sinogram - self.sinogram, window=self.window)

@@ -82,6 +82,7 @@ def blended_stack(correction: Correction, settings: CorrectionSettings) -> NDArr
         pixel_mm=correction.projector.grid.pixel_mm,
         strength=settings.strength,
         adaptive=settings.blends,
+        fallback_hu=correction.fallback_hu(settings.method),
     )
 
 

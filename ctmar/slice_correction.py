@@ -83,10 +83,10 @@ def correct_slices(
     correction = Correction.of_image(
         before, metal, projector, mu_water_per_mm=MU_WATER_PER_MM, restorer=restorer, certain=kept
     )
-    after = correction.image(settings.method)
+    after, fallback = correction.image(settings.method), correction.fallback_hu(settings.method)
     finish = partial(_finish, square=square, settings=settings)
     with ThreadPoolExecutor(thread_count(), thread_name_prefix="finish") as pool:
-        outcomes = list(pool.map(finish, images, masks, before, after, metal, kept))
+        outcomes = list(pool.map(finish, images, masks, before, after, fallback, metal, kept))
     if not settings.report:
         return outcomes
     return [
@@ -100,6 +100,7 @@ def _finish(
     mask: NDArray[np.bool_],
     before: NDArray[np.float32],
     after: NDArray[np.float32],
+    fallback: NDArray[np.float32],
     metal: NDArray[np.bool_],
     kept: NDArray[np.bool_],
     *,
@@ -109,8 +110,15 @@ def _finish(
     """One slice from its correction on the square grid to what is written, or the reason why nothing is."""
     if not np.isfinite(after).all():
         return SliceOutcome(None, check(image, np.full_like(image.image_hu, np.nan), mask))
-    pixel_mm, strength = square.grid.pixel_mm, settings.strength
-    blended = blend(before, after, metal, pixel_mm=pixel_mm, strength=strength, adaptive=settings.blends)
+    blended = blend(
+        before,
+        after,
+        metal,
+        pixel_mm=square.grid.pixel_mm,
+        strength=settings.strength,
+        adaptive=settings.blends,
+        fallback_hu=fallback,
+    )
     blended = insert_metal(blended, before, kept)
     corrected = insert_metal(image.image_hu + square.back(blended - before), image.image_hu, mask | image.padding)
     checked = check(image, corrected, mask)

@@ -140,6 +140,23 @@ def test_a_stack_is_blended_slice_by_slice():
     np.testing.assert_array_equal(stack[1], blend(after, clean, metal, pixel_mm=PIXEL_MM))
 
 
+def test_what_is_not_supported_is_left_to_a_more_careful_correction():
+    clean, metal, radius_mm = anatomy()
+    far = (radius_mm > 30) & (radius_mm < 60)
+    before = clean + np.where(metal, 0, streaks(1))
+    half = np.where(metal, before, clean + streaks(1, 15.0)).astype(np.float32)
+    wrong = half + streaks(2)  # takes nothing away, draws something new
+    after = blend(before, wrong, metal, pixel_mm=PIXEL_MM, fallback_hu=half)
+    assert rms((after - half)[far]) < 0.3 * rms((wrong - half)[far])
+    np.testing.assert_array_equal(after[metal], before[metal])
+    strength = {"pixel_mm": PIXEL_MM, "fallback_hu": half, "strength": 0.5}
+    np.testing.assert_allclose(blend(before, wrong, metal, **strength), (before + after) / 2, atol=1e-2)
+    plain = blend(before, wrong, metal, pixel_mm=PIXEL_MM, fallback_hu=half, adaptive=False)
+    np.testing.assert_allclose(plain[~metal], wrong[~metal], atol=1e-3)
+    stacks = [np.stack([image, image]) for image in (before, wrong, metal, half)]
+    np.testing.assert_array_equal(blend(*stacks[:3], pixel_mm=PIXEL_MM, fallback_hu=stacks[3])[1], after)
+
+
 def test_uniform_tissue_leaves_out_bone_lung_and_edges():
     rows = np.full((120, 120), 30.0, np.float32)
     rows[:40] = 700

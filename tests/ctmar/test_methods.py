@@ -234,6 +234,15 @@ def test_what_fills_the_trace_is_told(hip):
     assert hip.raw(restorer=correction.restorer).prior_of("cnn-mar") is None
 
 
+def test_what_a_network_is_judged_beside_is_the_best_that_it_has_seen(hip):
+    network = Oracle(hip.scan.reference_hu)
+    correction = hip.raw(restorer=network)
+    assert correction.fallback_hu("cnn-mar") is correction.uncorrected_hu
+    network.channels = ("uncorrected", "ebhc")
+    assert correction.fallback_hu("cnn-mar") is correction.image("ebhc")
+    assert correction.fallback_hu("nmar2") is hip.scan.uncorrected_hu
+
+
 # --- networks -------------------------------------------------------------------------------------
 
 
