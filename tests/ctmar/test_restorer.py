@@ -69,9 +69,9 @@ def test_missing_model():
 
 def write_second(folder, **changes):
     first = write_tiny_model(folder)
-    network = build("cnn", CHANNELS[7])
+    network = build("cnn", CHANNELS[8])
     network.initialise(0)
-    card = ModelCard("second", "cnn", CHANNELS[7], after="tiny", after_sha256=read_card(first).sha256)
+    card = ModelCard("second", "cnn", CHANNELS[8], after="tiny", after_sha256=read_card(first).sha256)
     save_model(folder / "second.safetensors", network, replace(card, **changes))
     return folder / "second.safetensors"
 
@@ -80,7 +80,7 @@ def test_a_model_that_refines_another_finds_it_beside_it(tmp_path):
     restorer = NetworkRestorer(write_second(tmp_path), device="cpu")
     assert restorer.first.card.name == "tiny"
     assert restorer.first.first is None
-    assert restorer.channels == image_names(CHANNELS[7])
+    assert restorer.channels == image_names(CHANNELS[8])
     (tmp_path / "tiny.json").unlink()
     with pytest.raises(ModelError):
         NetworkRestorer(tmp_path / "second.safetensors", device="cpu")
