@@ -14,7 +14,7 @@ from data_sim.geometry import FanArc, ImageGrid
 from tests.ctmar.small import tree
 
 GRIDS = {"pelvis": ImageGrid(144, 144, 2.9), "head": ImageGrid(144, 144, 1.6)}
-FAN = FanArc(views=120, bins=230, bin_pitch_rad=0.004)
+FAN = FanArc(views=360, bins=460, bin_pitch_rad=0.002)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_demo(tmp_path, small_demo):
         "series", "corrected", "db", "metrics.json", "metrics.csv", "report.html", "before-after.png",
     }  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
-    # 230 bins see 68 mm about the middle: soft tissue near the metal may have no pixel within soft tissue's HU
+    # the cases' 230 bins see 68 mm about the middle: soft tissue near the metal may have no pixel within its HU
     assert json.loads((out / "metrics.json").read_text()) == without_nan(rows)
     assert {row["case"] for row in rows} == {path.stem for path in (out / "db").glob("*.h5")}
     for path in ("raw", "dicom"):
