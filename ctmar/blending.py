@@ -101,9 +101,9 @@ def blend(
         Where shapes differ, `strength` is not within 0 to 1, or `pixel_mm` is not positive.
     """
     fallback_hu = before_hu if fallback_hu is None else fallback_hu
-    shapes = {image.shape for image in (before_hu, after_hu, metal, fallback_hu)}
-    if len(shapes) > 1 or before_hu.ndim not in (2, 3):
-        raise ValueError(f"shapes differ: before {before_hu.shape}, after {after_hu.shape}, metal {metal.shape}")
+    shapes = {"before": before_hu.shape, "after": after_hu.shape, "metal": metal.shape, "fallback": fallback_hu.shape}
+    if len(set(shapes.values())) > 1 or before_hu.ndim not in (2, 3):
+        raise ValueError("shapes differ: " + ", ".join(f"{name} {shape}" for name, shape in shapes.items()))
     if not 0 <= strength <= 1:
         raise ValueError(f"strength must lie within 0 to 1, not {strength}")
     if before_hu.ndim == 3:

@@ -71,14 +71,12 @@ def straightened(
     -------
     float32 (slices, rows, cols), HU; the image as it is outside of the field of view
     """
-    terms = [
-        projector.fbp(hardening_terms(*paths), window=window).astype(np.float32)
-        for paths in zip(path_mm, tissue, strict=True)
-    ]
+    paths = zip(path_mm, tissue, strict=True)
+    terms = [projector.fbp(hardening_terms(*one), window=window) for one in paths]
     left_out = np.zeros(metal.shape, bool) if left_out is None else left_out
-    one = partial(_one_slice, seen=field_of_view(projector), pixel_mm=projector.grid.pixel_mm, cut=cut)
+    slice_of = partial(_one_slice, seen=field_of_view(projector), pixel_mm=projector.grid.pixel_mm, cut=cut)
     with ThreadPoolExecutor(thread_count()) as pool:
-        return np.stack(list(pool.map(one, image_hu, target_hu, metal, terms, left_out)))
+        return np.stack(list(pool.map(slice_of, image_hu, target_hu, metal, terms, left_out)))
 
 
 def _one_slice(

@@ -429,16 +429,17 @@ def test_titanium_in_bone_is_best_corrected_by_what_its_rays_have_measured(regio
     """Two rods beside the spine, or a stem in a femur: replacing their trace loses bone."""
     grid = ImageGrid(200, 200, 2.0)
     places = {"chest": ((-25, 60), (25, 60)), "pelvis": ((-95, 10), (-75, 10))}[region]
+    geometry = FanArc(views=360, bins=400, bin_pitch_rad=0.0019)
     scan = simulate_slices(
         phantom_slice(region, grid=grid, seed=2)[None],
         grid,
         [[Piece(circle(7.0, x, y), "ti") for x, y in places]],
         [np.random.default_rng(0)],
-        geometry=FanArc(views=360, bins=400, bin_pitch_rad=0.0019),
+        geometry=geometry,
         settings=ScanSettings(),
         device="cpu",
     )
-    projector = Projector(FanArc(views=360, bins=400, bin_pitch_rad=0.0019), grid, device="cpu")
+    projector = Projector(geometry, grid, device="cpu")
     roi = (scan.reference_hu[0] > -300) & ~scan.metal[0]
     for images in (
         Correction(scan.sinogram_metal, scan.uncorrected_hu, scan.metal, projector, mu_water_per_mm=MU_WATER_PER_MM),
