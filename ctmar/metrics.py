@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 from skimage.metrics import structural_similarity
 
+from data_sim.morphology import grown, shrunk
+
 BODY_ABOVE_HU = -300.0
 SOFT_TISSUE_HU = (-150.0, 150.0)
 BONE_HU = (150.0, 2500.0)
@@ -210,13 +212,13 @@ def body_mask(image_hu: ArrayLike, *, opening_px: int = 3, smallest_part: float 
     # Padded with its own edge values, so that a patient cut by the image's border is not eroded there.
     pad = 2 * opening_px + 1
     tissue = np.pad(tissue, pad, mode="edge")
-    core = _dilate(~_dilate(~tissue, opening_px), opening_px)
+    core = grown(shrunk(tissue, opening_px, 1), opening_px, 1)
     parts, count = ndimage.label(core)
     if not count:
         return np.zeros(image.shape, bool)
     area = np.bincount(parts.ravel())[1:]
     core = np.isin(parts, np.flatnonzero(area >= smallest_part * area.max()) + 1)
-    parts, _ = ndimage.label(_dilate(core, 2 * opening_px) & tissue)
+    parts, _ = ndimage.label(grown(core, 2 * opening_px, 1) & tissue)
     body = np.isin(parts, np.unique(parts[core]))
     return ndimage.binary_fill_holes(body[pad:-pad, pad:-pad])
 
@@ -272,13 +274,6 @@ def _mean(values: Iterable[float]) -> float:
 
 def _between(values: NDArray[np.float64], limits: tuple[float, float]) -> NDArray[np.bool_]:
     return (values >= limits[0]) & (values <= limits[1])
-
-
-def _dilate(mask: NDArray[np.bool_], radius_px: float) -> NDArray[np.bool_]:
-    """Dilate by a disk; the distance transform does it in the same time for any radius."""
-    if not mask.any():
-        return mask
-    return ndimage.distance_transform_edt(~mask) <= radius_px
 
 
 def _same_shape(

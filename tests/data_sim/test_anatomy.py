@@ -37,6 +37,22 @@ def test_masks_grow_and_shrink_by_millimetres() -> None:
     assert elongation(ellipse(0, 0, 60, 20)) == pytest.approx(3, rel=0.03)
 
 
+@pytest.mark.parametrize("shape", [(40, 70), (70, 40)])
+@pytest.mark.parametrize("share", [0.0, 0.0005, 0.3, 0.995, 1.0])
+def test_masks_grow_and_shrink_as_by_distances_over_the_whole_image(share: float, shape: tuple[int, int]) -> None:
+    mask = np.random.default_rng(int(share * 1e4)).random(shape) < share
+    mask[:, :5] |= share > 0.5  # up to an edge of the image, over its whole side
+    rows, cols = np.indices(shape)
+
+    def nearest_mm(those: np.ndarray) -> np.ndarray:
+        squares = [(rows - row) ** 2 + (cols - col) ** 2 for row, col in np.argwhere(those)]
+        return 0.7 * np.sqrt(np.min(squares, axis=0)) if squares else np.full(shape, np.inf)
+
+    assert np.array_equal(grown(mask, 3.0, 0.7), nearest_mm(mask) <= 3.0)
+    assert np.array_equal(shrunk(mask, 1.5, 0.7), mask & (nearest_mm(~mask) > 1.5))
+    assert np.allclose(depth_mm(mask, 0.7), nearest_mm(~mask))
+
+
 def test_a_vertebra_has_a_cortex() -> None:
     found = Anatomy(trunk(700.0), GRID).vertebra
     assert found is not None
