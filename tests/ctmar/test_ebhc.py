@@ -1,6 +1,7 @@
 """The empirical beam hardening correction, against the sum over the spectrum and streaks that are known."""
 
 import numpy as np
+import pytest
 
 from ctmar.ebhc import fit_hardening, hardening_terms
 from data_sim.polychromatic import polychromatic
@@ -49,3 +50,12 @@ def test_nothing_to_fit_leaves_the_image():
     nothing = np.zeros((8, *image.shape), np.float32)
     np.testing.assert_array_equal(fit_hardening(image, target, nothing, np.ones(image.shape, bool)), image)
     np.testing.assert_array_equal(fit_hardening(image, target, streaks(0), np.zeros(image.shape, bool)), image)
+
+
+def test_what_hardly_changes_anything_is_left_out():
+    target, terms = streaks(3, 1)[0], streaks(0)
+    unit = terms.sum(axis=0) / terms.sum(axis=0).std()
+    for size_hu, left in ((1.0, 16 / 17), (2.0, 0.5), (10.0, 0.0016)):
+        image = target + np.float32(size_hu) * unit
+        rest = fit_hardening(image, target, terms, np.ones(image.shape, bool)) - target
+        assert rest.std() == pytest.approx(left * size_hu, abs=0.02)
