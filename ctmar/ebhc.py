@@ -154,6 +154,7 @@ def fit_hardening(
     norm[norm == 0] = 1
     weight = np.maximum(np.abs(wanted), _LARGE_HU) ** -0.25
     coefficients, *_ = np.linalg.lstsq((columns / norm * weight).T, wanted * weight, rcond=1e-6)
-    change_hu = np.tensordot((coefficients / norm[:, 0]).astype(np.float32), terms, axes=1)
+    change_hu: NDArray[np.float32] = np.tensordot((coefficients / norm[:, 0]).astype(np.float32), terms, axes=1)
     energy = float(np.mean(change_hu[counts] ** 2)) if counts.any() else 0.0
-    return image_hu + np.float32(energy**2 / (energy**2 + _FAINT_HU**4)) * change_hu
+    change_hu *= np.float32(energy**2 / (energy**2 + _FAINT_HU**4))
+    return image_hu + change_hu
