@@ -9,9 +9,11 @@ reprojection, it keeps the image's texture and sharpness, which a reconstruction
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
+from time import perf_counter
 from typing import Protocol
 
 import numpy as np
@@ -33,6 +35,8 @@ from data_sim.kernels import thread_count
 from data_sim.projection import Projector
 from data_sim.scanner import KERNEL, STORED_HU
 from data_sim.units import hu_to_mu, mu_to_hu
+
+logger = logging.getLogger(__name__)
 
 _NMAR_SOURCES = {"nmar1": "uncorrected", "nmar2": "li"}
 
@@ -177,6 +181,7 @@ class Correction:
         if method not in known_methods():
             raise ValueError(f"unknown method {method!r}: expected one of {', '.join(known_methods())}")
         if method not in self._images:
+            begun = perf_counter()
             if is_own(method):
                 image = own_images(method, self)
             elif method == "cnn":
@@ -190,6 +195,8 @@ class Correction:
             else:
                 image = self.reconstruct(self._corrected_sinogram(method))
             self._images[method] = insert_metal(image, self.uncorrected_hu, self.metal)
+            # with what it is made from, as far as that was not there
+            logger.debug("%s: %d slices, %.2f s", method, len(image), perf_counter() - begun)
         return self._images[method]
 
     def replace_with_prior(self, prior_hu: Stack, *, normalized: bool = False) -> Stack:

@@ -345,9 +345,12 @@ def test_known_images_are_not_computed_again(hip):
     assert not np.array_equal(correction.image("nmar2"), hip.raw().image("nmar2"))  # whose prior comes from LI
 
 
-def test_images_are_computed_once(hip):
+def test_images_are_computed_once(hip, caplog):
     correction = hip.raw()
-    assert correction.image("nmar2") is correction.images(["li", "nmar2"])["nmar2"]
+    with caplog.at_level("DEBUG", "ctmar.methods"):
+        assert correction.image("nmar2") is correction.images(["li", "nmar2"])["nmar2"]
+    # -vv tells where the time goes
+    assert [record.message.split(":")[0] for record in caplog.records] == ["li", "nmar2"]
 
 
 def test_unknown_methods(hip):
