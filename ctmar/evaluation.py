@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ctmar.blending import blend
-from ctmar.case_correction import correction_of_cases
+from ctmar.case_correction import batches, correction_of_cases
 from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
 from ctmar.database import Case, case_files, read_case, read_info
@@ -28,8 +27,6 @@ from ctmar.workings import Workings, workings_of
 from data_sim.projection import Projector
 
 PATHS = ("raw", "dicom")
-
-_CASES_AT_ONCE = 16
 
 Tell = Callable[[int, int], None]
 
@@ -97,7 +94,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     done = 0
-    for batch in _batches(files, skipped):
+    for batch in batches(files, skipped):
         cases = {}
         for path in batch:
             try:
@@ -187,21 +184,6 @@ def _checked(case: Case) -> Case:
     if "reference" not in case.images or case.mask_metal is None or "uncorrected" not in case.images:
         raise UnsupportedInputError("has no reference image, uncorrected image or metal mask to compare with")
     return case
-
-
-def _batches(files: Sequence[Path], skipped: list[tuple[str, str]]) -> Iterator[list[Path]]:
-    """Files that share geometry and grid, a few at a time."""
-    groups: dict[Any, list[Path]] = defaultdict(list)
-    for path in files:
-        try:
-            info = read_info(path)
-        except UnsupportedInputError as error:
-            skipped.append((path.name, str(error)))
-            continue
-        groups[info.geometry, info.grid, info.mu_water_per_mm].append(path)
-    for group in groups.values():
-        for start in range(0, len(group), _CASES_AT_ONCE):
-            yield group[start : start + _CASES_AT_ONCE]
 
 
 def _evaluate_batch(

@@ -14,14 +14,13 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmar.case_correction import correction_of_cases
-from ctmar.database import CaseInfo, Image, Mask, read_case, read_images
+from ctmar.database import read_images
 from ctmar.errors import UnsupportedInputError
-from ctmar.method_names import NEEDS_NETWORK
+from ctmar.learning.first_results import results_of_first
+from ctmar.method_names import DEFAULT_METHOD, NEEDS_NETWORK
 from ctmar.methods import Restorer
 from ctmar.network_input import MM_PER_CM, image_names, network_channels
 from ctmar.segmentation import dilate
-from data_sim.projection import Projector
 
 logger = logging.getLogger(__name__)
 
@@ -243,6 +242,8 @@ def sample_patches(
     counts: NDArray[np.intp] = rng.permutation(each)
     order = rng.permutation(len(sources))
     images = image_names(names)
+    stored = [name for name in images if name not in NEEDS_NETWORK]
+    results = results_of_first(cases, SOURCES[path], first) if first else {}
     hard = np.empty((len(sources), len(images)), np.intp)
     hard[order] = hard_shares(counts[order], len(images), hard_fraction)
     if records is None:
@@ -253,7 +254,12 @@ def sample_patches(
         if counts[number] == 0:
             continue
         try:
-            info, images_hu, metal = _images(case, folder, [*images, REFERENCE], first)
+            info, images_hu, metal = read_images(case, folder=folder, names=[*stored, REFERENCE])
+            if first:
+                result = results[case]
+                if isinstance(result, UnsupportedInputError):
+                    raise result
+                images_hu[DEFAULT_METHOD] = result[folder]
         except UnsupportedInputError as error:
             if not skip_damaged:
                 raise
@@ -278,22 +284,6 @@ def sample_patches(
     if filled == 0:
         raise ValueError(f"no image is as large as a patch of {patch} x {patch} pixels")
     return Patches(records[:filled], tuple(metals))
-
-
-def _images(
-    path: Path, folder: str, names: Sequence[str], first: Restorer | None
-) -> tuple[CaseInfo, dict[str, Image], Mask]:
-    """Images of a case: those it holds, and those that the first network makes."""
-    stored = [name for name in names if name not in NEEDS_NETWORK]
-    info, images_hu, metal = read_images(path, folder=folder, names=stored)
-    made = [name for name in names if name in NEEDS_NETWORK]
-    if made:
-        case = read_case(path)
-        kind = PATHS[_FOLDERS.index(folder)]
-        projector = Projector(case.geometry, case.grid)
-        correction, _ = correction_of_cases([case], kind, first, projector)
-        images_hu |= {name: stack[0] for name, stack in correction.images(made).items()}
-    return info, images_hu, metal
 
 
 def distance_mm(metal: NDArray[np.bool_], pixel_mm: float) -> NDArray[np.uint8]:

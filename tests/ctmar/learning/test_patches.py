@@ -2,6 +2,7 @@ import h5py
 import numpy as np
 import pytest
 
+from ctmar.config import UseSettings
 from ctmar.database import list_cases, read_case
 from ctmar.errors import UnsupportedInputError
 from ctmar.learning.patches import FARTHEST_MM, choose_corners, distance_mm, hard_shares, sample_patches, window_errors
@@ -114,6 +115,30 @@ def test_a_damaged_case_is_named_or_left_out(tmp_path, caplog):
         file["image/li"][5, 5] = np.nan
     arguments = {"names": ("li",), "patch": 32, "path": "raw"}
     with pytest.raises(UnsupportedInputError, match=r"case-000002\.h5: has values in image/li that are not finite"):
+        sample_patches(cases, 12, **arguments)
+    assert len(sample_patches(cases, 12, skip_damaged=True, **arguments)) == 8
+    assert "case-000002.h5" in caplog.text
+
+
+class SevenMore:
+    """A first network: LI's image and 7 HU, which is what its card has shown."""
+
+    channels, use, first = ("li",), UseSettings(raw="image", dicom="image"), None
+
+    def __call__(self, images_hu, metal):
+        return images_hu["li"] + np.float32(7)
+
+
+def test_what_a_first_network_has_made_is_a_channel(tmp_path, caplog):
+    cases = list_cases(write_toy_database(tmp_path, ("p1", "p2", "p3")))
+    arguments = {"names": ("li", "cnn-mar"), "patch": 64, "grid": 8, "path": "both", "first": SevenMore()}
+    records = sample_patches(cases, 12, **arguments).records
+    li, result = records["inputs"].astype(float).swapaxes(0, 1)
+    tissue = (records["distance_mm"][:, 0] > 0) & (li > 0.1)
+    assert (result - li)[tissue].mean() * records["hu"][0] == pytest.approx(7, abs=0.1)
+    with h5py.File(cases[1], "r+") as file:  # which the images of the case do not show
+        file["sinogram/metal"][5, 5] = np.nan
+    with pytest.raises(UnsupportedInputError, match=r"case-000002\.h5: has values in sinogram/metal"):
         sample_patches(cases, 12, **arguments)
     assert len(sample_patches(cases, 12, skip_damaged=True, **arguments)) == 8
     assert "case-000002.h5" in caplog.text
