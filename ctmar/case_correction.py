@@ -19,7 +19,7 @@ from data_sim.units import mu_to_hu
 _CASES_AT_ONCE = 16
 
 
-def batches(files: Sequence[Path], skipped: list[tuple[str, str]]) -> Iterator[list[Path]]:
+def batches_of_files(files: Sequence[Path], skipped: list[tuple[str, str]]) -> Iterator[list[Path]]:
     """Files that share geometry and grid, a few at a time: projections of several slices are several times as fast.
 
     Those that cannot be read go to `skipped`, with the reason.
@@ -59,8 +59,11 @@ def correction_of_cases(
 
 def known_images(cases: Sequence[Case], path: str) -> dict[str, np.ndarray]:
     """Stacks of the images that all of the cases hold for a path."""
-    stored = [case.images if path == "raw" or not case.dicom_images else case.dicom_images for case in cases]
-    if path == "dicom" and not all(case.dicom_images for case in cases):
-        return {"uncorrected": np.stack([case.images["uncorrected"] for case in cases])}
+    stored = [case.images if path == "raw" else _dicom_images(case) for case in cases]
     names = set.intersection(*(set(images) for images in stored)) - {"reference", "corrected", "cnn", "cnn-mar"}
     return {name: np.stack([images[name] for images in stored]) for name in sorted(names)}
+
+
+def _dicom_images(case: Case) -> Mapping[str, np.ndarray]:
+    """Where a case has none, the uncorrected image from raw data, which a scanner would store."""
+    return case.dicom_images or {"uncorrected": case.images["uncorrected"]}

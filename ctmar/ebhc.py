@@ -32,8 +32,8 @@ _SATURATION_CM = (0.3, 1.0)
 _LARGE_HU = 30.0
 """Larger differences between image and target count less: some are bone that the target has lost, or streaks of it."""
 _FAINT_HU = 2.0
-"""Where the fit changes the patient by this (root mean square), half of it is left out, and of less nearly all: metal
-changes it by 3 HU and more, a mask where there is none by 2 and less."""
+"""Where the fit changes the patient by this (root mean square), half of it is left out, and at half of this nearly all.
+A mask where there is no metal makes a change of up to 2 HU, metal one of 3 (a sixth of it is left out) and more."""
 
 Stack = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -131,8 +131,9 @@ def fit_hardening(
     terms: NDArray[np.float32],
     counts: Mask,
 ) -> NDArray[np.float32]:
-    """The image plus as much of every term's streaks as brings it closest to the target; hardly anything where that is
-    hardly anything.
+    """The image plus as much of every term's streaks as brings it closest to the target.
+
+    Of a change of few HU, a part: see `_FAINT_HU`.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ctmar.blending import blend
-from ctmar.case_correction import batches, correction_of_cases
+from ctmar.case_correction import batches_of_files, correction_of_cases
 from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
 from ctmar.database import Case, case_files, read_case, read_info
@@ -94,7 +94,7 @@ def evaluate(
     rows: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     done = 0
-    for batch in batches(files, skipped):
+    for batch in batches_of_files(files, skipped):
         cases = {}
         for path in batch:
             try:

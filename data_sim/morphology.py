@@ -1,4 +1,4 @@
-"""Masks grown, shrunk and measured in mm."""
+"""Masks (rows, cols) grown, shrunk and measured in mm."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def depth_mm(mask: Mask, pixel_mm: float) -> NDArray[np.float64]:
 
 def _box(mask: Mask, margin: int) -> tuple[slice, ...]:
     """What holds a mask and so many pixels around it, as far as the image reaches: the rest of a slice costs time."""
-    found = (np.flatnonzero(mask.any(axis=other)) for other in ((1,), (0,)))
+    found = (np.flatnonzero(mask.any(axis=other)) for other in (1, 0))
     return tuple(slice(max(0, at[0] - margin), at[-1] + margin + 1) for at in found)
 
 

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from scipy import ndimage
 from ctmar.database import read_images
 from ctmar.errors import UnsupportedInputError
 from ctmar.learning.first_results import results_of_first
-from ctmar.method_names import DEFAULT_METHOD, NEEDS_NETWORK
+from ctmar.method_names import NEEDS_NETWORK
 from ctmar.methods import Restorer
 from ctmar.network_input import MM_PER_CM, image_names, network_channels
 from ctmar.segmentation import dilate
@@ -204,7 +205,7 @@ def sample_patches(
     """Take patches from all cases alike.
 
     Patches that show nothing but air are taken like others. Fewer than `count` come back where the images
-    have no more places for patches. Memory is that of the result and one case.
+    have no more places for patches. Memory is that of the result and one case, and of what `results_of_first` keeps.
 
     Parameters
     ----------
@@ -242,24 +243,21 @@ def sample_patches(
     counts: NDArray[np.intp] = rng.permutation(each)
     order = rng.permutation(len(sources))
     images = image_names(names)
-    stored = [name for name in images if name not in NEEDS_NETWORK]
-    results = results_of_first(cases, SOURCES[path], first) if first else {}
     hard = np.empty((len(sources), len(images)), np.intp)
     hard[order] = hard_shares(counts[order], len(images), hard_fraction)
     if records is None:
         records = np.empty(count, record_type(len(names), patch))
     metals: dict[str, int] = {}
     filled = 0
-    for number, (case, folder) in enumerate(sources):
-        if counts[number] == 0:
-            continue
+    stored = [name for name in images if name not in NEEDS_NETWORK]
+    wanted = [number for number in range(len(sources)) if counts[number]]
+    results = results_of_first([sources[number] for number in wanted], stored, first) if first else repeat({})
+    for number, result in zip(wanted, results, strict=False):
+        case, folder = sources[number]
         try:
             info, images_hu, metal = read_images(case, folder=folder, names=[*stored, REFERENCE])
-            if first:
-                result = results[case]
-                if isinstance(result, UnsupportedInputError):
-                    raise result
-                images_hu[DEFAULT_METHOD] = result[folder]
+            if isinstance(result, str):
+                raise UnsupportedInputError(result)
         except UnsupportedInputError as error:
             if not skip_damaged:
                 raise
@@ -267,7 +265,7 @@ def sample_patches(
             continue
         if min(info.grid.shape) < patch:
             continue
-        stack = network_channels(images_hu, metal, [*names, REFERENCE], info.mu_water_per_mm)
+        stack = network_channels({**images_hu, **result}, metal, [*names, REFERENCE], info.mu_water_per_mm)
         distance = distance_mm(metal, info.grid.pixel_mm)
         errors = window_errors(stack[-1 - len(images) : -1], stack[-1], patch=patch, grid=grid)
         corners = choose_corners(errors, int(counts[number]), hard=hard[number], rng=rng) * grid

@@ -13,6 +13,7 @@ from ctmar.method_names import BLENDED, METHODS
 from ctmar.restorer import NetworkRestorer
 from ctmar.weights import ModelCard
 from data_sim.projection import Projector
+from data_sim.scanner import STORED_HU
 from tests.ctmar.small import write_tiny_model
 from tests.ctmar.toy_database import NAMES, toy_case, write_toy_database
 
@@ -142,6 +143,23 @@ def test_what_a_case_lacks_is_computed_and_the_limit_is_the_best(tmp_path):
         error = {row["method"]: row["rmse_body_hu"] for row in rows if row["path"] == path}
         assert error[LIMIT] < 0.5 * min(error["li"], error["uncorrected"])
         assert error.keys() == {*METHODS, LIMIT} - {"cnn", "cnn-mar"}
+
+
+def test_a_case_without_images_of_the_second_path_does_not_change_the_others(tmp_path):
+    alone, mixed = (tmp_path / name for name in ("alone", "mixed"))
+    for folder in (alone, mixed):
+        folder.mkdir()
+        write_case(folder / "case-000001.h5", toy_case(1))
+    write_case(mixed / "case-000002.h5", replace(toy_case(2), dicom_images={}))
+    rows = evaluate(mixed)[0]
+    mine = ("case-000001", "dicom", "uncorrected")
+    assert row_of(rows, *mine)["rmse_hu"] == row_of(evaluate(alone)[0], *mine)["rmse_hu"]
+    # for the other, what the scanner would store stands in
+    case = read_case(mixed / "case-000002.h5")
+    stored_hu = np.clip(np.rint(case.images["uncorrected"]), *STORED_HU)
+    error = (stored_hu - case.images["reference"])[~case.mask_metal]
+    expected = pytest.approx(np.sqrt(np.mean(error.astype(float) ** 2)))
+    assert row_of(rows, "case-000002", "dicom", "uncorrected")["rmse_hu"] == expected
 
 
 def test_files_that_cannot_be_scored_are_reported(tmp_path):
