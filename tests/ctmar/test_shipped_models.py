@@ -13,7 +13,8 @@ from ctmar.weights import load_model
 MODELS = Path(ctmar.__file__).parent / "models"
 NAMES = sorted(path.stem for path in MODELS.glob("*.safetensors"))
 CONFIGS = {
-    "default": ("default-3", {}),
+    "default": ("default-4", {}),
+    "default-first": ("default-3", {}),
     "cnn-mar": ("cnn-mar", {}),
     "cnn-mar-2": ("cnn-mar", {"channels": 2}),
     "cnn-mar-5": ("cnn-mar", {"channels": 5}),
