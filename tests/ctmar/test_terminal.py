@@ -73,8 +73,8 @@ def test_spelling_mistakes_get_a_suggestion(tmp_path, arguments, words):
     [
         ("ctmar cor", {"correct"}),
         ("ctmar correct x --method nm", {"nmar1", "nmar2"}),
-        ("ctmar correct x --model def", {"default"}),
-        ("ctmar evaluate x --model def", {"default"}),
+        ("ctmar correct x --model def", {"default", "default-first"}),
+        ("ctmar evaluate x --model def", {"default", "default-first"}),
         ("ctmar correct x --preset h", {"hip", "head"}),
     ],
 )
