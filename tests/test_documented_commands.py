@@ -97,7 +97,7 @@ def sandbox(tmp_path, monkeypatch):
     models.mkdir(parents=True)
     for path in (ROOT / models).glob("*.toml"):
         values = tomllib.loads(path.read_text())
-        arch = {"arch": values["arch"], "channels": values["channels"]} if "arch" in values else {}
+        arch = {name: values[name] for name in ("arch", "channels", "after") if name in values and "arch" in values}
         text = SMALL_TRAINING if "epochs" in values else "cases = 2\nviews = 60\nbins = 230\n"
         if "images" in values:
             text += f"images = {values['images']}\n"
