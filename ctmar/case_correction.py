@@ -16,6 +16,9 @@ from data_sim.projection import Projector
 from data_sim.scanner import KERNEL, STORED_HU
 from data_sim.units import mu_to_hu
 
+PATHS = ("raw", "dicom")
+"""From the measured sinogram, or from the image that a scanner stores; their images are in `FOLDERS`, in this order."""
+
 _CASES_AT_ONCE = 16
 
 

@@ -27,10 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmar.case_correction import correction_of_cases
+from ctmar.case_correction import PATHS, correction_of_cases
 from ctmar.database import Case, case_files, read_case
 from ctmar.errors import NoUsableSeriesError, UnsupportedInputError
-from ctmar.evaluation import PATHS, path_images
+from ctmar.evaluation import path_images
 from ctmar.method_names import METHODS, usable
 from ctmar.methods import Restorer
 from ctmar.metrics import SOFT_TISSUE_HU, body_mask

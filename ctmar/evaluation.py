@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ctmar.blending import blend
-from ctmar.case_correction import batches_of_files, correction_of_cases
+from ctmar.case_correction import PATHS, batches_of_files, correction_of_cases
 from ctmar.challenge import challenge_metrics, regions
 from ctmar.config import UseSettings
 from ctmar.database import Case, case_files, read_case, read_info
@@ -25,8 +25,6 @@ from ctmar.metrics import body_mask, clinical_metrics, evaluate_image
 from ctmar.weights import ModelCard
 from ctmar.workings import Workings, workings_of
 from data_sim.projection import Projector
-
-PATHS = ("raw", "dicom")
 
 Tell = Callable[[int, int], None]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ctmar.case_correction import batches_of_files, correction_of_cases
-from ctmar.database import Image, read_case, read_images
+from ctmar.case_correction import PATHS, batches_of_files, correction_of_cases
+from ctmar.database import FOLDERS, Image, read_case, read_images
 from ctmar.errors import UnsupportedInputError
 from ctmar.method_names import DEFAULT_METHOD
 from ctmar.methods import Restorer
@@ -17,8 +17,6 @@ Source = tuple[Path, str]
 
 Result = dict[str, Image] | str
 """The image of `cnn-mar` by its name, HU, or why there is none."""
-
-_PATHS = {"image": "raw", "dicom_path": "dicom"}
 
 
 def results_of_first(sources: Sequence[Source], names: Sequence[str], first: Restorer) -> Iterator[Result]:
@@ -52,7 +50,7 @@ def _of_batch(batch: Sequence[Path], folder: str, names: Sequence[str], first: R
     if loaded:
         cases = [*loaded.values()]
         projector = Projector(cases[0].geometry, cases[0].grid)
-        correction, _ = correction_of_cases(cases, _PATHS[folder], first, projector)
+        correction, _ = correction_of_cases(cases, PATHS[FOLDERS.index(folder)], first, projector)
         made = correction.image(DEFAULT_METHOD)
         results |= {path: {DEFAULT_METHOD: image} for path, image in zip(loaded, made, strict=True)}
     return results

@@ -15,7 +15,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ctmar.database import read_images
+from ctmar.database import FOLDERS, read_images
 from ctmar.errors import UnsupportedInputError
 from ctmar.learning.first_results import results_of_first
 from ctmar.method_names import NEEDS_NETWORK
@@ -26,17 +26,14 @@ from ctmar.segmentation import dilate
 logger = logging.getLogger(__name__)
 
 REFERENCE = "reference"
-SOURCES = {"raw": ("image",), "dicom": ("dicom_path",), "both": ("image", "dicom_path")}
+SOURCES = {"raw": FOLDERS[:1], "dicom": FOLDERS[1:], "both": FOLDERS}
 """Folders of the case file that each training path learns from."""
 
-PATHS = ("raw", "dicom")
 FARTHEST_MM = 255
 """Distances from the metal are kept in whole mm, up to this; slices without metal have it everywhere."""
 
 MIXED = "mixed"
 """What a case with several metals is counted under."""
-
-_FOLDERS = ("image", "dicom_path")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +88,7 @@ def record_type(channels: int, patch: int) -> np.dtype[np.void]:
     """One patch, in one piece so that a file of them is read in one go.
 
     `distance_mm` is that to the metal, rounded up: 0 in the metal, at most `FARTHEST_MM`. `hu` is how many HU one 1/cm
-    is; `path` and `metal` are places in `PATHS` and in `Patches.metals`.
+    is; `path` and `metal` are places in `ctmar.case_correction.PATHS` and in `Patches.metals`.
     """
     return np.dtype(
         [
@@ -276,7 +273,7 @@ def sample_patches(
             record["inputs"], record["target"] = window[:-1], window[-1:]
             record["distance_mm"] = distance[row : row + patch, col : col + patch]
             record["hu"] = 1000 / (info.mu_water_per_mm * MM_PER_CM)
-            record["path"] = _FOLDERS.index(folder)
+            record["path"] = FOLDERS.index(folder)
             record["metal"] = metals.setdefault(name, len(metals))
             filled += 1
     if filled == 0:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from ctmar.case_correction import PATHS
 from ctmar.files import replacing
-from ctmar.learning.patches import PATHS, Patches
+from ctmar.learning.patches import Patches
 from ctmar.report.pictures import SOFT_TISSUE, difference, tile_sheet, windowed
 
 _ENLARGED = 192

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctmar.case_correction import PATHS
 from ctmar.learning.distributed import Team
 from ctmar.learning.loading import Batch, Loader
 from ctmar.learning.losses import Loss
-from ctmar.learning.patches import PATHS, Patches
+from ctmar.learning.patches import Patches
 
 BATCH = 64
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ctmar.case_correction import PATHS
 from ctmar.database import read_case, write_case
 from ctmar.errors import NoUsableSeriesError
-from ctmar.evaluation import LIMIT, PATHS, evaluate, shown_case, trained_on, variants_of, without_nan, write_results
+from ctmar.evaluation import LIMIT, evaluate, shown_case, trained_on, variants_of, without_nan, write_results
 from ctmar.method_names import BLENDED, METHODS
 from ctmar.restorer import NetworkRestorer
 from ctmar.weights import ModelCard
